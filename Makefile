@@ -1,0 +1,71 @@
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+MICROPYTHON ?= $(VENV)/bin/micropython
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+PORTS := unix esp32 rp2
+
+SECONDS ?=
+BROKER ?=
+PEERS ?=
+
+# The wheel of MicroPython is built for a few platforms only: MICROPYTHON= does without it.
+READY := $(VENV)/.stamp $(filter $(VENV)/bin/micropython,$(MICROPYTHON))
+RUN := $(VENV)/bin/python -m
+
+.PHONY: help run test lint format bench size clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(READY) ## the firmware on this desk, against a broker [SECONDS=10] [BROKER=host:port]
+	@$(RUN) tools.run --micropython $(MICROPYTHON) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BROKER),--broker $(BROKER))
+
+test: $(READY) mosquitto ## every test, under CPython and MicroPython [ARGS=pytest's arguments]
+	@MICROPYTHON=$(MICROPYTHON) $(RUN) pytest $(ARGS)
+
+lint: $(VENV)/.stamp $(PORTS:%=build/stubs/%/.stamp) ## format, style, and types on each port
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(foreach port,$(PORTS),echo "mypy: $(port)" && \
+		MYPYPATH=build/stubs/$(port):lib:firmware:$(firstword $(wildcard boards/$(port)) boards/unix) \
+		$(RUN) mypy --custom-typeshed-dir build/stubs/$(port) --cache-dir build/mypy/$(port) \
+		lib $(wildcard firmware boards/$(port)) &&) true
+
+format: $(VENV)/.stamp ## put the code into the form that lint asks for
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+bench: $(READY) ## size, heap, instructions and throughput [PEERS=folder]
+	@$(RUN) tools.bench --micropython $(MICROPYTHON) $(if $(PEERS),--peers $(PEERS))
+
+size: $(READY) ## the size of each file as .mpy
+	@$(RUN) tools.size
+
+clean: ## remove all that was made here
+	rm -rf $(VENV) build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp: pyproject.toml
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing the host tools in $(VENV)"
+	@$(PIP) install pip==26.3
+	@$(PIP) install --group dev
+	@touch $@
+
+$(VENV)/bin/micropython: $(VENV)/.stamp
+	@$(PIP) install --group micropython
+	@touch $@
+
+# Each port's stubs bring a whole set of top-level modules, so none can share a folder.
+build/stubs/%/.stamp: pyproject.toml | $(VENV)/.stamp
+	@rm -rf $(@D)
+	@$(PIP) install --group stubs-$* --target $(@D)
+	@touch $@
+
+.PHONY: mosquitto
+mosquitto:
+	@tests/install-mosquitto

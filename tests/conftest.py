@@ -1,0 +1,61 @@
+"""Fixtures of the broker tests: each broker, each runtime, a device and its peer."""
+
+import pytest
+from brokers import BROKERS
+from processes import Device, Peer
+from runtimes import RUNTIMES
+
+
+@pytest.fixture(scope="session", params=BROKERS)
+def broker(request, tmp_path_factory):
+    """A broker that the tests share: use topics and client identifiers of your own."""
+    broker = BROKERS[request.param](tmp_path_factory.mktemp(request.param))
+    yield broker.start()
+    broker.kill()
+
+
+@pytest.fixture(params=BROKERS)
+def own_broker(request, tmp_path):
+    """A broker for one test alone, which may kill it."""
+    broker = BROKERS[request.param](tmp_path)
+    yield broker.start()
+    broker.kill()
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request):
+    return request.param
+
+
+@pytest.fixture
+def device(runtime):
+    """Starts device scripts under the runtime, and ends what a test leaves running."""
+    devices = []
+
+    def start(*args, **kwargs):
+        devices.append(Device(runtime, *args, **kwargs))
+        return devices[-1]
+
+    yield start
+    for started in devices:
+        started.stop()
+
+
+@pytest.fixture
+def peer():
+    """Connects paho-mqtt clients, and disconnects them."""
+    peers = []
+
+    def connect(*args, **kwargs):
+        peers.append(Peer(*args, **kwargs))
+        return peers[-1]
+
+    yield connect
+    for connected in peers:
+        connected.stop()
+
+
+@pytest.fixture
+def topic(request):
+    """A topic that no other test uses."""
+    return "t/" + request.node.name.replace("[", "/").replace("]", "")

@@ -1,0 +1,186 @@
+from scripted import Broker, frame, h, text
+
+
+def started(**options):
+    broker = Broker(**options)
+    broker.start()
+    broker.take()
+    return broker
+
+
+def both_ways(check):
+    """Run a check with input in one piece and byte by byte."""
+    for slowly in (False, True):
+        broker = started()
+        check(broker, broker.send_slowly if slowly else broker.send)
+        broker.close()
+
+
+def test_qos_0():
+    def check(broker, send):
+        send(h("30 04 00 01 74 78"))
+        broker.await_event("message", b"t", b"x", False)
+        broker.expect_nothing(20)
+
+    both_ways(check)
+
+
+def test_qos_1():
+    def check(broker, send):
+        send(h("32 06 00 01 74 12 34 78"))
+        broker.expect(h("40 02 12 34"))
+        send(h("3a 06 00 01 74 12 34 78"))
+        broker.expect(h("40 02 12 34"))
+        assert broker.take() == [("message", b"t", b"x", False)] * 2
+
+    both_ways(check)
+
+
+def test_qos_2():
+    def check(broker, send):
+        send(h("34 06 00 01 74 00 09 78"))
+        broker.expect(h("50 02 00 09"))
+        # not before PUBREL is the identifier free for another message
+        send(h("3c 06 00 01 74 00 09 78"))
+        broker.expect(h("50 02 00 09"))
+        send(h("62 02 00 09"))
+        broker.expect(h("70 02 00 09"))
+        assert broker.take() == [("message", b"t", b"x", False)]
+        send(h("34 06 00 01 74 00 09 79"))
+        broker.expect(h("50 02 00 09"))
+        assert broker.take() == [("message", b"t", b"y", False)]
+
+    both_ways(check)
+
+
+def test_unknown_pubrel():
+    def check(broker, send):
+        send(h("62 02 00 07"))
+        broker.expect(h("70 02 00 07"))
+        assert broker.take() == []
+
+    both_ways(check)
+
+
+def test_retain():
+    broker = started()
+    broker.send(h("31 04 00 01 74 78 33 06 00 01 74 00 01 78"))
+    broker.expect(h("40 02 00 01"))
+    assert broker.take() == [("message", b"t", b"x", True)] * 2
+    broker.close()
+
+
+def test_empty_payload():
+    def check(broker, send):
+        send(h("30 03 00 01 74 32 05 00 01 74 00 01"))
+        broker.expect(h("40 02 00 01"))
+        assert broker.take() == [("message", b"t", b"", False)] * 2
+
+    both_ways(check)
+
+
+def test_utf_8_topic():
+    topic = "ü/€/😀"
+    broker = started()
+    broker.send(frame(0x30, text(topic), b"x"))
+    broker.await_event("message", topic.encode(), b"x", False)
+    broker.close()
+
+
+def test_shapes_one_after_the_other():
+    def check(broker, send):
+        for n in (1, 5, 60, 64, 65, 120, 200, 3, 3):
+            payload = bytes(range(n))
+            send(frame(0x30, text("topic/%d" % n), payload))
+            broker.await_event("message", b"topic/%d" % n, payload, False)
+            assert len(broker.take()) == 1
+
+    both_ways(check)
+
+
+def test_many_in_one_piece():
+    broker = started()
+    broker.send(b"".join(frame(0x32, text("t"), bytes((0, i)), b"x") for i in range(1, 41)))
+    broker.expect(b"".join(bytes((0x40, 2, 0, i)) for i in range(1, 41)))
+    assert len(broker.take()) == 40
+    broker.close()
+
+
+def test_largest_that_fits():
+    broker = started(inbox=128)
+    payload = bytes(127)
+    broker.send(frame(0x30, text("t"), payload))
+    broker.await_event("message", b"t", payload, False)
+    payload = bytes(125)
+    broker.send(frame(0x32, text("t"), b"\0\1", payload))
+    broker.expect(h("40 02 00 01"))
+    assert broker.take()[-1] == ("message", b"t", payload, False)
+    broker.close()
+
+
+def check_skip(broker, send, size):
+    skips = []
+    broker.client.on_skip = lambda topic, size: skips.append((bytes(topic), size))
+    payload = bytes(size)
+    send(frame(0x30, text("big"), payload))
+    send(frame(0x32, text("big"), b"\x12\x34", payload))
+    broker.expect(h("40 02 12 34"))
+    send(frame(0x34, text("big"), b"\x12\x35", payload))
+    broker.expect(h("50 02 12 35"))
+    send(frame(0x3C, text("big"), b"\x12\x35", payload))
+    broker.expect(h("50 02 12 35"))
+    send(h("62 02 12 35"))
+    broker.expect(h("70 02 12 35"))
+    # what follows is whole
+    send(h("30 04 00 01 74 78"))
+    broker.await_event("message", b"t", b"x", False)
+    assert len(broker.take()) == 1
+    assert len(skips) == 3 and skips[0][0] == b"big", skips
+    assert broker.client.connected
+    broker.close()
+
+
+def test_larger_than_the_inbox():
+    for size in (126, 127, 128, 200, 5000):
+        check_skip_ways(size)
+
+
+def check_skip_ways(size):
+    broker = started(inbox=128)
+    check_skip(broker, broker.send, size)
+    if size < 1000:
+        broker = started(inbox=128)
+        check_skip(broker, broker.send_slowly, size)
+
+
+def test_topic_larger_than_the_inbox():
+    skips = []
+    broker = started(inbox=64)
+    broker.client.on_skip = lambda topic, size: skips.append(bytes(topic))
+    broker.send(frame(0x32, text("long/" * 40), b"\x12\x34", b"x"))
+    broker.expect(h("40 02 12 34"))
+    assert len(skips) == 1 and ("long/" * 40).encode().startswith(skips[0])
+    broker.close()
+
+
+def test_publish_from_a_handler():
+    broker = started()
+
+    def answer(topic, payload, retain):
+        broker.client.publish("answer", payload, qos=1)
+
+    broker.client.on_message = answer
+    broker.send(h("32 06 00 01 74 00 01 78"))
+    broker.until(lambda: broker.pull() and len(broker.received) >= 17, "PUBACK and answer")
+    answer = frame(0x32, text("answer"), b"\0\1x")
+    assert broker.received in (answer + h("40 02 00 01"), h("40 02 00 01") + answer)
+    broker.close()
+
+
+def test_disconnect_from_a_handler():
+    broker = started()
+    broker.client.on_message = lambda topic, payload, retain: broker.client.disconnect()
+    broker.send(h("30 04 00 01 74 78"))
+    broker.expect(h("e0 00"))
+    broker.expect_close()
+    broker.close()

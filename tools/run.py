@@ -1,0 +1,325 @@
+"""Run the firmware on the desk against a real broker and show what a subscriber receives.
+
+python -m tools.run [--seconds N] [--broker HOST:PORT] [--micropython PATH]
+"""
+
+import argparse
+import json
+import os
+import queue
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from firmware import config
+
+ROOT = Path(__file__).resolve().parent.parent
+BOARD = ROOT / "boards" / "unix"
+UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
+HEAP = "128k"
+FOREVER = 10**9  # seconds
+PATIENCE = 5  # seconds for anything on this machine to start, answer or end
+COLOUR = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
+class Failed(Exception):
+    """What went wrong, in one line that says what to look at."""
+
+
+def paint(text: str, colour: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{COLOUR[colour]}m{text}\033[0m"
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def find_micropython(name: str | None) -> str:
+    """The interpreter named, else the one installed with this Python, else one on PATH."""
+    beside = Path(sys.executable).with_name("micropython")
+    name = name or (str(beside) if beside.exists() else "micropython")
+    path = shutil.which(name)
+    if path is None:
+        raise Failed(f"no MicroPython at {name}: name yours with --micropython PATH")
+    return path
+
+
+def start_broker(on_exit: ExitStack) -> tuple[str, int]:
+    """The address of a broker of our own, on a free loopback port, that ends with `on_exit`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host, port = address = free.getsockname()
+    call = [sys.executable, "-m", "iotcore", "--listen", host, "--port", str(port)]
+    broker = subprocess.Popen(
+        call,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C reaches all processes of a session; the broker must outlive the firmware.
+        start_new_session=True,
+    )
+    on_exit.callback(end_process, broker)
+    deadline = time.monotonic() + PATIENCE
+    while broker.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(address) == 0:
+                return address
+        time.sleep(0.02)
+    raise Failed(f"the broker does not start; this says why: {shlex.join(call)}")
+
+
+def subscribe(settings: dict, events: queue.SimpleQueue) -> mqtt.Client:
+    """A subscriber to all of the device's topics that puts ("message", message) into events."""
+    host, port = settings["broker"]
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    if settings["user"]:
+        client.username_pw_set(settings["user"], settings["password"])
+
+    def on_connect(client, _userdata, _flags, reason, _properties):
+        if reason.is_failure:
+            done.put(f"refuses the subscriber: {reason}")
+        else:
+            client.subscribe(f"{topics(settings)}/#", 1)
+
+    def on_subscribe(_client, _userdata, _mid, reasons, _properties):
+        done.put(f"refuses the subscription: {reasons[0]}" if reasons[0].is_failure else None)
+
+    client.on_connect = on_connect
+    client.on_subscribe = on_subscribe
+    client.on_message = lambda _client, _userdata, message: events.put(("message", message))
+    try:
+        client.connect(host, port)
+        client.loop_start()
+        error = done.get(timeout=PATIENCE)
+    except OSError as unreachable:
+        error = f"cannot be reached ({unreachable}): is it running?"
+    except queue.Empty:
+        error = "does not answer: is it an MQTT broker?"
+    if error:
+        client.loop_stop()
+        raise Failed(f"the broker at {host}:{port} {error}")
+    return client
+
+
+def start_firmware(micropython: str, settings: dict, events: queue.SimpleQueue):
+    """The firmware; puts ("line", text, colour) and ("end", exit code) into events."""
+    path = [ROOT / "lib", ROOT / "firmware", BOARD]
+    host, port = settings["broker"]
+    process = subprocess.Popen(
+        [micropython, "-X", f"heapsize={HEAP}", str(ROOT / "firmware" / "main.py")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # we pass Ctrl-C on, once
+        env={
+            **os.environ,
+            "MICROPYPATH": os.pathsep.join(map(str, path)),
+            "UMQTT_BROKER": f"{host}:{port}",
+        },
+    )
+
+    def read(stream, colour):
+        for line in stream:
+            events.put(("line", line.rstrip(), colour))
+
+    readers = [
+        threading.Thread(target=read, args=pair, daemon=True)
+        for pair in ((process.stdout, "dim"), (process.stderr, "red"))
+    ]
+
+    def watch():
+        for reader in readers:
+            reader.join()
+        events.put(("end", process.wait()))
+
+    for thread in [*readers, threading.Thread(target=watch, daemon=True)]:
+        thread.start()
+    return process
+
+
+def topics(settings: dict) -> str:
+    return f"{settings['prefix']}/{settings['device']}"
+
+
+def values(payload: str) -> str:
+    """A reading with its units; anything else as it came."""
+    try:
+        reading = json.loads(payload)
+        return "  ".join(f"{reading[name]:8.2f} {unit}" for name, unit in UNITS.items())
+    except (ValueError, TypeError, KeyError):
+        return payload
+
+
+class Run:
+    """One run of the firmware, from the first message to the last."""
+
+    def __init__(self, settings: dict, events: queue.SimpleQueue):
+        self.events = events
+        self.base = topics(settings)
+        self.width = len(self.base) + len("/response")
+        self.readings = 0
+        self.status = ""  # what the firmware says of itself in this run
+        self.code: int | None = None  # the firmware's exit code
+        self.signal = 0
+
+    def show(self, topic: str, text: str, colour: str, note: str = "") -> None:
+        now = time.time()
+        clock = f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now % 1 * 1000):03}"
+        line = f"{paint(clock, 'dim')}  {topic:{self.width}}  {paint(text, colour)}"
+        say(line + paint(note, "yellow"))
+
+    def on_message(self, message: mqtt.MQTTMessage) -> None:
+        kind = message.topic.removeprefix(self.base + "/")
+        text = message.payload.decode(errors="replace")
+        text = "".join(
+            char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text
+        )
+        colour = "cyan"
+        if kind == "env":
+            self.readings += not message.retain
+            text = values(text)
+            colour = "green"
+        elif kind == "status":
+            if not message.retain:
+                self.status = text
+            colour = "green" if text == "online" else "red"
+        self.show(message.topic, text, colour, "  (retained)" if message.retain else "")
+
+    def step(self, timeout: float) -> None:
+        """Take one event, or let `timeout` seconds pass."""
+        try:
+            kind, *event = self.events.get(timeout=max(timeout, 0))
+        except queue.Empty:
+            return
+        if kind == "message":
+            self.on_message(*event)
+        elif kind == "line":
+            self.show("(firmware)", *event)
+        elif kind == "end":
+            self.code = event[0]
+        else:
+            self.signal = event[0]
+
+    def until(self, condition, seconds: float) -> bool:
+        """Take events until the condition holds. False if it does not within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.step(left)
+        return True
+
+
+def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
+    """Returns the exit code; raises Failed."""
+    overrides = {"UMQTT_BROKER": args.broker} if args.broker else {}
+    environment = {**os.environ, **overrides}
+    path = environment.get("UMQTT_CONFIG") or str(BOARD / "config.json")
+    settings = config.load(path, environment.get)
+    micropython = find_micropython(args.micropython)
+    if not args.broker:
+        settings["broker"] = start_broker(on_exit)
+    host, port = settings["broker"]
+    base = topics(settings)
+
+    subscriber = subscribe(settings, events)
+    on_exit.callback(subscriber.loop_stop)
+    on_exit.callback(subscriber.disconnect)
+
+    say(f"broker   {host}:{port}" + ("" if args.broker else "  (iotcore, for this run)"))
+    say(f"command  {command(host, port, f'{base}/cmd/interval', '1')}")
+    say("end      Ctrl-C" + (f", or after {args.seconds:g} s" if args.seconds else "") + "\n")
+
+    show = Run(settings, events)
+    started = time.monotonic()
+    firmware = start_firmware(micropython, settings, events)
+    on_exit.callback(end_process, firmware)
+    show.until(lambda: show.signal or show.code is not None, args.seconds or FOREVER)
+    lasted = time.monotonic() - started
+    crashed = show.code is not None
+    interrupted, show.signal = show.signal, 0
+
+    if not crashed:
+        firmware.send_signal(signal.SIGINT)
+        # A second Ctrl-C does not wait.
+        ended = show.until(lambda: show.signal or show.code is not None, PATIENCE)
+        if not ended:
+            say(paint(f"the firmware did not end within {PATIENCE} s of Ctrl-C: killed", "red"))
+    end_process(firmware)
+    if show.status == "online":  # the last word, or after a crash the will, is on its way
+        show.until(lambda: show.signal or show.status == "offline", PATIENCE)
+
+    plural = "" if show.readings == 1 else "s"
+    say(f"\n{show.readings} reading{plural} in {lasted:.1f} s")
+    if crashed:
+        raise Failed(f"the firmware ended by itself, exit code {show.code}: see its lines above")
+    if show.code != 0 and show.status:  # one that was still starting knows no Ctrl-C
+        raise Failed(f"the firmware did not end cleanly, exit code {show.code}")
+    if interrupted == signal.SIGINT:
+        return 0
+    if interrupted:
+        return 128 + interrupted
+    if not show.readings:
+        raise Failed(
+            "no reading arrived: is the interval in config.json shorter than this run?"
+            if show.status
+            else "no reading arrived, and the firmware never came online: see its lines above"
+        )
+    return 0
+
+
+def command(host: str, port: int, topic: str, payload: str) -> str:
+    """What to type in another terminal to publish a message."""
+    if shutil.which("mosquitto_pub"):
+        return f"mosquitto_pub -h {host} -p {port} -t {topic} -m {payload}"
+    call = f"single('{topic}', '{payload}', hostname='{host}', port={port})"
+    return f'{shlex.quote(sys.executable)} -c "from paho.mqtt.publish import single; {call}"'
+
+
+def end_process(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < FOREVER:
+        raise ValueError
+    return value
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.run", description=__doc__)
+    parser.add_argument("--seconds", type=seconds, help="end after this time (default: Ctrl-C)")
+    parser.add_argument("--broker", help="host:port of a broker (default: one for this run)")
+    parser.add_argument("--micropython", help="the unix port (default: the one beside Python)")
+    args = parser.parse_args()
+
+    events: queue.SimpleQueue = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: events.put(("signal", number)))
+    try:
+        with ExitStack() as on_exit:
+            return run(args, events, on_exit)
+    except (Failed, config.ConfigError) as error:
+        sys.stdout.flush()
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
