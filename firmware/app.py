@@ -133,7 +133,7 @@ class App:
             self._online_id = 0
 
     def _on_disconnect(self, error):
-        print("disconnected" if error is None else f"disconnected: {error}")
+        print("disconnected", *(error.args if error else ()))
         self._online = False  # said anew by the next connect
 
     def _on_skip(self, topic, size: int):

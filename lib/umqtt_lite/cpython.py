@@ -7,38 +7,30 @@ import time
 import types
 
 sys.modules.setdefault("micropython", types.SimpleNamespace(const=lambda value: value))
+time.ticks_ms = lambda: int(time.monotonic() * 1000)
+time.ticks_add = lambda ticks, delta: ticks + delta
+time.ticks_diff = lambda later, earlier: later - earlier
+
+from . import stream  # noqa: E402 (it needs the above)
 
 
-def ticks_ms() -> int:
-    return int(time.monotonic() * 1000)
+class Poll:
+    """select.poll with ipoll()."""
 
-
-def ticks_add(ticks: int, delta: int) -> int:
-    return ticks + delta
-
-
-def ticks_diff(later: int, earlier: int) -> int:
-    return later - earlier
-
-
-class poll:
     def __init__(self):
         self._poll = select.poll()
         self.register, self.modify = self._poll.register, self._poll.modify
-        self.unregister = self._poll.unregister
-
-    def ipoll(self, ms):
-        return self._poll.poll(ms)
+        self.unregister, self.ipoll = self._poll.unregister, self._poll.poll
 
 
-class wrap:
+class Stream:
     """A non-blocking socket with the readinto and write of MicroPython's."""
 
     def __init__(self, sock, context, host):
         self._sock = sock
-        self.sock = self  # for poll()
         self._context = context
         self._host = host
+        self.sock = self  # for poll()
 
     def fileno(self):
         return self._sock.fileno()
@@ -67,3 +59,7 @@ class wrap:
             return call(part)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+
+
+stream.poll = Poll
+stream.wrap = Stream

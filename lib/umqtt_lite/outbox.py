@@ -14,13 +14,12 @@ noted down beside them. The QoS bits of a PUBLISH say what it waits for:
 
 What is written and waits for nothing is dropped when room is needed or an acknowledgement looks
 for its message. That closes the gap: a bytearray that was `size` long once shrinks and grows
-within its memory. So nothing here allocates, but _resume() with a message in state 6, and the
-first topic that is longer than all before.
+within its memory. So nothing here allocates, but _resume() with a message in state 6.
 """
 
 from micropython import const
 
-from .packet import MQTTError, end, integer, packet_id, remaining_length
+from .packet import MQTTError, check_topic, end, integer, packet_id, remaining_length, string, text
 
 _RESERVE = const(12)  # for what must always fit: a reply, PINGREQ and DISCONNECT
 
@@ -43,100 +42,112 @@ class Outbox:
         self._pos = 0
         self._new = False  # there is something to be written
         self._write = none
-        # the last PUBLISH up to its payload; if it may serve again, what for
-        self._head = bytearray(64)
+        # While _n >= 0, nothing is here but a QoS 0 PUBLISH to _topic with _n bytes of payload, to
+        # be written or written. Written, it is the template of the next: _head + _n = _all bytes
+        self._n = self._all = -1
+        self._head = 0
         self._topic = None
-        self._n = -1  # bytes of payload
-        self._max = 0  # len(_out) up to which there is room for another
-        self._last_id = 0  # the packet identifier given last
-        self._unused = 0  # how many behind it are known to be unused
-        self._asked = {}  # identifier, < 0 for UNSUBSCRIBE: its subscriptions, not acknowledged
-        self._sent = 0
-        self._stats = {
-            "retried": 0,
-            "acked": 0,
-            "refused": 0,
-            "received": 0,
-            "dropped": 0,
-            "connects": 0,
-        }
+        self._id = 0  # the packet identifier given last
+        self._asked = {}  # packet identifier: subscriptions that wait for an acknowledgement
+        self._sent = self._done = 0  # messages accepted, and done with
+        self._stats = {}
+        for k in "retried", "acknowledged", "refused", "received", "dropped", "connects":
+            self._stats[k] = 0
 
-    def _accept(self, n, topic, payload):
-        # the rest of publish(); `n` is the first byte
-        self._n = -1
-        pid = n & 6
-        head = self._head
-        head[:] = b""
-        head.append(n)
-        n = len(payload)
-        remaining_length(head, len(topic) + n + (4 if pid else 2))
-        integer(head, len(topic))
-        head.extend(topic)
-        if pid:
-            n += 2
-        self._max = self._room - len(head) - n
-        if len(self._out) > self._max:
+    def _accept(self, topic, payload, flags):
+        # publish() in full
+        if topic is not self._topic:
+            topic = check_topic(topic)
+        if flags >> 1 not in (0, 1, 2):
+            raise ValueError("qos")
+        payload = text(payload)
+        n = len(topic) + len(payload) + (4 if flags > 1 else 2)
+        size = n + (2 if n < 128 else 3 if n < 16384 else 4)
+        out = self._out
+        self._settle()
+        if len(out) + size > self._room:
             self._find(8, 0)
-            if len(self._out) > self._max:
+            if len(out) + size > self._room:
                 self._stats["refused"] += 1
-                if len(head) + n > self._size:
-                    raise ValueError("larger than the outbox")
-                raise OutboxFull
+                raise ValueError("outbox") if size > self._size else OutboxFull
+        self._topic = topic if isinstance(topic, bytes) else None
+        pid = self._new_id() if flags > 1 else 0
+        start = len(out)
+        out.append(0x30 | flags)
+        remaining_length(out, n)
+        string(out, topic)
         if pid:
-            pid = self._new_id()
-            integer(head, pid)
-            n -= 2
-        n += len(self._out) + len(head)
-        self._out.extend(head)
-        self._out.extend(payload)
-        if len(self._out) != n:
-            raise TypeError("payload")
+            integer(out, pid)
+        self._head = len(out)
+        out.extend(payload)
+        if len(out) != start + size:
+            out[start:] = b""
+            raise TypeError("payload: items of more than a byte")
+        if not start and not flags:
+            self._n = len(payload)
+            self._all = size
+            self._pos = 0
         self._sent += 1
         self._new = True
         return pid
 
-    def _reply(self, n, pid):
-        # a packet of nothing but an identifier, for which there is room
-        self._out.append(n)
+    def _settle(self):
+        # no template any more
+        if self._n >= 0:
+            self._n = self._all = -1
+            self._done = self._sent - self._new
+            if not self._new:
+                self._out[:] = b""
+
+    def _add(self, first, n):
+        # a packet of nothing but `n`, for which there is room
+        self._settle()
+        self._out.append(first)
         self._out.append(2)
-        integer(self._out, pid)
+        integer(self._out, n)
         self._new = True
 
-    def _find(self, n, pid):
-        # Offset of the written message in state `n` with this identifier, or ~ offset of the
+    def _find(self, state, pid):
+        # Offset of the written message in this state with this identifier, or ~ offset of the
         # first packet that is not wholly written. Drops on the way what waits for nothing.
+        self._settle()
         out = self._out
         i = 0
         while i < self._pos:
             k = end(out, i)
             if k > self._pos:
                 break
-            if out[i] & 0xF0 != 0x30 or not out[i] & 6:
-                out[i:k] = b""
-                self._pos -= k - i
-            elif out[i] & 6 == n and packet_id(out, i) == pid:
-                return i
-            else:
+            n = out[i]
+            if n & 0xF0 == 0x30 and n & 6:
+                if n & 6 == state and packet_id(out, i) == pid:
+                    return i
                 i = k
+            else:
+                self._drop(i, k)
         return ~i
+
+    def _drop(self, i, k):
+        if self._out[i] & 0xF0 == 0x30:
+            self._done += 1
+        self._out[i:k] = b""
+        self._pos -= k - i
 
     def _resume(self, session):
         # A connection is accepted: begin again, with DUP where this session has seen a message.
         # Returns the PUBRELs to start with; their messages come to stand first, as written.
-        out = self._out
         written = ~self._find(8, 0)
+        out = self._out
         first = bytearray()
-        i = 0
-        self._pos = 0
+        i = self._pos = 0
         while i < len(out):
             k = end(out, i)
-            n = out[i] & 6
-            if out[i] & 0xF0 != 0x30:
+            n = out[i]
+            if n & 0xF0 != 0x30:
                 out[i:k] = b""
                 continue
             if not session:
-                out[i] &= 0xF5 if n == 6 else 0xF7
-            elif n == 6:
+                out[i] = n & (0xF5 if n & 6 == 6 else 0xF7)
+            elif n & 6 == 6:
                 first.extend(b"b\2")
                 integer(first, packet_id(out, i))
                 n = out[i:k]
@@ -150,43 +161,15 @@ class Outbox:
         self._new = self._pos < i
         return first
 
-    def _walk(self, pid):
-        # how many identifiers from `pid` on no message uses; or for 0, how many messages there are
-        out = self._out
-        n = 65535 if pid else 0
-        i = 0
-        while i < len(out):
-            if out[i] & 0xF0 == 0x30:
-                if not pid:
-                    n += 1
-                elif out[i] & 6:
-                    n = min(n, (packet_id(out, i) - pid) % 65535)
-            i = end(out, i)
-        return n
-
     def _new_id(self):
-        # identifiers are taken in turn, past those in use; one look tells how many follow
-        while not self._unused:
-            pid = self._last_id % 65535 + 1
-            n = self._walk(pid)
-            for k in self._asked:
-                n = min(n, (abs(k) - pid) % 65535)
-            self._unused = n
-            if not n:
-                self._last_id = pid
-        self._unused -= 1
-        self._last_id = pid = self._last_id % 65535 + 1
-        return pid
-
-    @property
-    def pending(self) -> int:
-        """How many accepted messages are not done with: not written, or not acknowledged."""
-        self._find(8, 0)
-        return self._walk(0)
-
-    @property
-    def stats(self) -> dict:
-        """Counts from the beginning: messages accepted ("sent"), sent again, acknowledged, refused
-        by the outbox, received, dropped as larger than the inbox; connections."""
-        self._stats["sent"] = self._sent
-        return self._stats
+        # taken in turn, past those in use
+        out = self._out
+        while True:
+            self._id = pid = self._id % 65535 + 1
+            i = 0
+            while i < len(out) and (
+                out[i] & 0xF0 != 0x30 or not out[i] & 6 or packet_id(out, i) != pid
+            ):
+                i = end(out, i)
+            if i == len(out) and pid not in self._asked:
+                return pid

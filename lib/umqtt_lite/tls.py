@@ -14,7 +14,7 @@ class TLS:
 
     def write(self, buf, offset, n):
         # mbedtls wants a write that would block to be repeated as it was
-        n = self._n or n
+        n = self._n or min(n, len(buf) - offset)
         k = self.sock.write(buf, offset, n)
         self._n = 0 if k else n
         return k

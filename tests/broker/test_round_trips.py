@@ -11,7 +11,8 @@ QOS = pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.fixture
 def agent(device, broker, topic):
     """Starts and connects devices that do as they are told."""
-    names = map(f"{topic}/{{}}".format, itertools.count())
+    # iotcore takes no / in a client identifier
+    names = (f"{topic}-{i}".replace("/", "-") for i in itertools.count())
 
     def connect(**options):
         started = device("agent.py", next(names), broker.port, json.dumps(options))

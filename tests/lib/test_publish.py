@@ -194,7 +194,7 @@ def test_identifiers_wrap_and_skip():
     broker = started()
     held = broker.client.publish("t", "x", qos=1)
     broker.expect(h("32 06 00 01 74 00 01 78"))
-    broker.client._last_id, broker.client._unused = 65533, 0
+    broker.client._id = 65533
     got = []
     for pid in (65534, 65535, 2):
         got.append(broker.client.publish("t", "x", qos=1))

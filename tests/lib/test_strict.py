@@ -111,16 +111,17 @@ def test_malformed_after_something_good():
 
 
 def test_too_large_is_malformed_all_the_same():
-    for data in (
-        frame(0x32, text("t"), b"\0\0", bytes(200)),
-        frame(0x36, text("t"), b"\0\1", bytes(200)),
-        frame(0x90, b"\0\1", bytes(200)),
+    for what, data in (
+        ("identifier 0", frame(0x32, text("t"), b"\0\0", bytes(200))),
+        ("QoS 3", frame(0x36, text("t"), b"\0\1", bytes(200))),
+        ("no topic", frame(0x32, b"\0\0", bytes(200))),
+        ("a long topic", frame(0x32, b"\7\0", bytes(200))),
     ):
         broker = Broker(reconnect=False, inbox=64)
         broker.start()
         broker.send(data)
-        broker.until(lambda b=broker: not b.client.connected, "the end")
-        assert isinstance(broker.client.error, ProtocolError)
+        broker.until(lambda b=broker: not b.client.connected, what)
+        assert isinstance(broker.client.error, ProtocolError), what
         broker.close()
 
 

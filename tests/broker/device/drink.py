@@ -7,7 +7,7 @@ from umqtt_lite import MQTTClient
 
 
 def main(port, topic, qos):
-    client = MQTTClient("drink" + topic, "127.0.0.1", int(port), clean_session=False)
+    client = MQTTClient(topic.replace("/", "-"), "127.0.0.1", int(port), clean_session=False)
 
     def hurry(error):
         client._backoff = 50  # the test cannot wait for minutes

@@ -7,7 +7,9 @@ from umqtt_lite import MQTTClient, OutboxFull
 
 
 def main(port, topic, qos, count):
-    client = MQTTClient("flood" + topic, "127.0.0.1", int(port), clean_session=False, retry=1)
+    client = MQTTClient(
+        topic.replace("/", "-"), "127.0.0.1", int(port), clean_session=False, retry=1
+    )
 
     def hurry(error):
         client._backoff = 50  # the test cannot wait for minutes
