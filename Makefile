@@ -43,7 +43,7 @@ bench: $(READY) ## size, heap, instructions and throughput [PEERS=folder]
 	@$(RUN) tools.bench --micropython $(MICROPYTHON) $(if $(PEERS),--peers $(PEERS))
 
 size: $(READY) ## the size of each file as .mpy
-	@$(RUN) tools.size
+	@$(RUN) tools.size --micropython $(MICROPYTHON)
 
 clean: ## remove all that was made here
 	rm -rf $(VENV) build .pytest_cache .ruff_cache

@@ -54,11 +54,15 @@ def find_micropython(name: str | None) -> str:
     return path
 
 
-def start_broker(on_exit: ExitStack) -> tuple[str, int]:
+def iotcore(host: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "iotcore", "--listen", host, "--port", str(port)]
+
+
+def start_broker(on_exit: ExitStack, command=iotcore) -> tuple[str, int]:
     """The address of a broker of our own, on a free loopback port, that ends with `on_exit`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         host, port = address = free.getsockname()
-    call = [sys.executable, "-m", "iotcore", "--listen", host, "--port", str(port)]
+    call = command(host, port)
     broker = subprocess.Popen(
         call,
         stdin=subprocess.DEVNULL,

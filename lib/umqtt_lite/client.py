@@ -152,7 +152,15 @@ class MQTTClient(Outbox):
         self._servers = list(server)
         self._address = None  # of the first, as long as it serves
         keepalive *= 1000
-        self._config = ssl, clean_session, keepalive, retry * 1000, retries, timeout * 1000, reconnect
+        self._config = (
+            ssl,
+            clean_session,
+            keepalive,
+            retry * 1000,
+            retries,
+            timeout * 1000,
+            reconnect,
+        )
         self._subs = None  # Subscriptions
         self._poller = stream.poll()
         self._stream = None

@@ -15,6 +15,9 @@ class TLS:
     def write(self, buf, offset, n):
         # mbedtls wants a write that would block to be repeated as it was
         n = self._n or min(n, len(buf) - offset)
-        k = self.sock.write(buf, offset, n)
+        try:
+            k = self.sock.write(buf, offset, n)
+        except ValueError as e:  # what MicroPython makes of a certificate that fails
+            raise OSError("CERTIFICATE_VERIFY_FAILED: " + str(e).strip())
         self._n = 0 if k else n
         return k

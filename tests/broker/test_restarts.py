@@ -10,6 +10,11 @@ from proxy import Proxy
 
 COUNT = 300
 
+# iotcore forgets QoS 2 handshakes with the connection: it closes the next one on their PUBREL
+CASES = pytest.mark.parametrize(
+    "broker, qos", [("iotcore", 1), ("mosquitto", 1), ("mosquitto", 2)], indirect=["broker"]
+)
+
 
 @pytest.fixture
 def mosquitto(tmp_path):
@@ -40,33 +45,38 @@ def numbers(watch):
     return [int(payload) for _, payload, _, _ in watch.messages]
 
 
-def flood(device, watch, broker, topic, qos, how):
-    """A device publishes COUNT messages and its broker is killed twice; what arrived."""
-    sender = device("flood.py", broker.port, topic, qos, COUNT)
-    for _ in range(2):
-        watch.wait(len(watch.messages) + 20)
-        broker.kill(how)
-        broker.start()
-    sender.wait("done")
-    return numbers(watch)
+# The broker is ended by SIGTERM, with messages in flight: after SIGKILL it forgets some that it
+# has acknowledged, and no client could make that good.
 
 
 def test_qos_1_at_least_once_in_order(device, peer, mosquitto, topic):
     watch = peer(mosquitto.port, "watch", clean_session=False)
     watch.subscribe(topic, 1)
-    received = flood(device, watch, mosquitto, topic, 1, signal.SIGKILL)
-    assert list(dict.fromkeys(received)) == list(range(COUNT))
+    sender = device("flood.py", mosquitto.port, topic, 1, COUNT)
+    for i in range(3):
+        sender.wait("ack", count=(i + 1) * COUNT // 5)
+        mosquitto.kill(signal.SIGTERM)
+        mosquitto.start()
+    sender.wait("done")
+    assert list(dict.fromkeys(numbers(watch))) == list(range(COUNT))
 
 
 def test_qos_2_exactly_once(device, peer, mosquitto, topic):
-    # SIGTERM: killed harder, the broker forgets what it did last, and nobody could make it good.
+    # The subscriber is away meanwhile: this broker repeats what was on its way to it.
     watch = peer(mosquitto.port, "watch", clean_session=False)
     watch.subscribe(topic, 2)
-    received = flood(device, watch, mosquitto, topic, 2, signal.SIGTERM)
-    assert received == list(range(COUNT))
+    watch.stop()
+    sender = device("flood.py", mosquitto.port, topic, 2, COUNT)
+    for i in range(3):
+        sender.wait("ack", count=(i + 1) * COUNT // 5)
+        mosquitto.kill(signal.SIGTERM)
+        mosquitto.start()
+    sender.wait("done")
+    watch = peer(mosquitto.port, "watch", clean_session=False)
+    assert numbers(watch) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("qos", [1, 2])
+@CASES
 @pytest.mark.parametrize("seed", range(3))
 def test_out_over_a_bad_link(device, peer, broker, bad_link, topic, qos, seed):
     watch = peer(broker.port)
@@ -81,7 +91,7 @@ def test_out_over_a_bad_link(device, peer, broker, bad_link, topic, qos, seed):
     assert received == list(range(COUNT))
 
 
-@pytest.mark.parametrize("qos", [1, 2])
+@CASES
 @pytest.mark.parametrize("seed", range(3))
 def test_in_over_a_bad_link(device, peer, broker, bad_link, topic, qos, seed):
     rng = random.Random(seed)

@@ -100,7 +100,7 @@ def test_refused():
     assert acknowledge(broker, 0, 0x80, 0) == [("a", 0), ("secret/#", 0), ("b", 0)]
     broker.until(lambda: refused, "on_refused")
     assert isinstance(refused[0], Refused)
-    assert refused[0].args[1] == b"secret/#" and "secret/#" in str(refused[0])
+    assert refused[0].args[1:] == (b"secret/#",) and "secret/#" in str(refused[0])
     assert broker.client.error is refused[0]
     broker.expect_nothing()
     assert broker.take() == []

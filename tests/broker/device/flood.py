@@ -14,6 +14,7 @@ def main(port, topic, qos, count):
     def hurry(error):
         client._backoff = 50  # the test cannot wait for minutes
 
+    client.on_ack = lambda packet_id: print(json.dumps(["ack", packet_id]))
     hurry(None)
     client.on_disconnect = hurry
     number = 0

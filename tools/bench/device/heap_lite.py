@@ -15,10 +15,10 @@ def count(topic, payload, retain):
 def publish(c, topic):
     c.publish(topic, bytes(64), False, 1)
     while c.pending:
+        c.wait(1000)
         c.poll()
         if c.error:
             raise c.error
-        c.wait(1000)
 
 
 c = MQTTClient("heap", "127.0.0.1", int(sys.argv[1]))

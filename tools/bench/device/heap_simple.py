@@ -12,7 +12,7 @@ def count(topic, payload):
     received += 1
 
 
-c = MQTTClient("heap", "127.0.0.1", int(sys.argv[1]))
+c = MQTTClient("heap", "127.0.0.1", int(sys.argv[1]), keepalive=60)
 c.set_callback(count)
 c.connect()
 for _ in range(50):

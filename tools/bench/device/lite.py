@@ -17,10 +17,10 @@ def connect(port):
 
 
 def step(c):
+    c.wait(1000)
     c.poll()
     if c.error:
         raise c.error
-    c.wait(1000)
 
 
 def send(c, n):
@@ -46,6 +46,7 @@ def one(c, n, qos=1):
     while n:
         c.publish(TOPIC, PAYLOAD, False, qos)
         n -= 1
+        c.poll()
         while c.pending:
             step(c)
 
@@ -70,6 +71,10 @@ def idle(c, n):
 
 def subscribe(c):
     c.subscribe(TOPIC, count, 2)
+    for _ in range(2):  # the second goes behind the SUBSCRIBE: it is answered when that is
+        c.publish(b"bench/u", PAYLOAD, False, 1)
+        while c.pending:
+            step(c)
 
 
 def count(topic, payload, retain):

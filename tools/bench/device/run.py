@@ -76,8 +76,10 @@ def allocations(name, port):
     adapter = __import__(name)
     client = adapter.connect(port)
     qos = (0, 1, 2) if name == "lite" else (0, 1)
+    assert not allocated(nothing, client, 1)
     found = {
-        "publish": [allocated(adapter.one, client, 1, q) for q in qos],
+        "publish": [allocated(adapter.send, client, 1)]
+        + [allocated(adapter.one, client, 1, q) for q in qos[1:]],
         "idle": allocated(adapter.idle, client, 1),
     }
     import bare

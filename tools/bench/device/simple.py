@@ -7,7 +7,7 @@ PAYLOAD = bytes(64)
 
 
 def connect(port):
-    c = MQTTClient("simple", "127.0.0.1", port)
+    c = MQTTClient("simple", "127.0.0.1", port, keepalive=60)
     c.connect()
     return c
 
