@@ -1,9 +1,14 @@
 """Fixtures of the broker tests: each broker, each runtime, a device and its peer."""
 
+import signal
+
 import pytest
 from brokers import BROKERS
 from processes import Device, Peer
 from runtimes import RUNTIMES
+
+# A terminated run ends the brokers that it started, as an interrupted one does.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=BROKERS)

@@ -8,20 +8,19 @@ from micropython import const
 
 from . import packet, stream
 from .inbox import Inbox
-from .outbox import Outbox, OutboxFull, none
+from .outbox import Outbox, OutboxFull, none  # noqa: F401
 from .packet import MQTTError, ProtocolError
 
 # States
 _STOPPED = const(0)
-_WAITING = const(1)  # for the time of the next attempt
-_GREETING = const(2)  # TCP, TLS, CONNECT, CONNACK
-_CONNECTED = const(3)
-_DELIVERING = const(4)  # connected; the inbox is in a handler's hands
+_DELIVERING = const(1)  # connected; the inbox is in a handler's hands
+_WAITING = const(2)  # for the time of the next attempt
+_GREETING = const(3)  # TCP, TLS, CONNECT, CONNACK
+_CONNECTED = const(4)
 
-# What a step has for poll()
+# What a step has for poll(), if not a hook to be called with _event
 _MORE = const(1)  # maybe there is more to do
-_HOOK = const(2)  # call _hook
-_MESSAGE = const(3)
+_MESSAGE = const(2)
 
 _STEPS = const(8)  # of one poll()
 _MINUTE = const(60000)
@@ -29,40 +28,46 @@ _ALL = const(0x3FFFFFFF)  # bytes
 _POLLIN = const(1)
 _POLLOUT = const(4)
 
-_ERRORS = (OSError, MQTTError, MemoryError)
-
-# Where a connection ended, by state
-_ENDS = (
-    None,
-    "cannot resolve or reach %s:%d: %s",
-    "no CONNACK from %s:%d (address, port, TLS, credentials?): %s",
-    "connection to %s:%d lost: %s",
+# Where a connection ended, by state from _WAITING
+_ENDS = const(
+    (
+        "cannot resolve or reach %s:%d: %s",
+        "no CONNACK from %s:%d (address, port, TLS, credentials?): %s",
+        "connection to %s:%d lost: %s",
+    )
 )
 
 # CONNACK return codes (3.2.2.3)
-_CODES = (
-    None,
-    "protocol version",
-    "client identifier",
-    "server unavailable",
-    "user name or password",
-    "not authorized",
+_CODES = const(
+    (
+        None,
+        "protocol version",
+        "client identifier",
+        "server unavailable",
+        "user name or password",
+        "not authorized",
+    )
 )
 
-# Indices of _times: heard, connected, the oldest message was seen, PINGREQ was sent
-_RX = const(0)
-_UP = const(1)
-_SINCE = const(2)
-_PINGED = const(3)
+# Packet types, the upper half of a packet's first byte
+_CONNACK = const(2)
+_PUBLISH = const(3)
+_PUBREC = const(5)
+_PUBREL = const(6)
+_PUBCOMP = const(7)
+_PINGRESP = const(13)
 
 # Indices of _config
 _SSL = const(0)
-_CLEAN = const(1)
-_KEEPALIVE = const(2)
-_RETRY = const(3)
-_RETRIES = const(4)
-_TIMEOUT = const(5)
-_RECONNECT = const(6)
+_KEEPALIVE = const(1)
+_RETRY = const(2)
+_RETRIES = const(3)
+_TIMEOUT = const(4)
+_RECONNECT = const(5)
+
+
+# made here: there may be no memory for it when it is needed
+_ERRORS = (OSError, MQTTError, MemoryError)
 
 
 class ConnectionLost(MQTTError):
@@ -77,9 +82,9 @@ class Refused(MQTTError):
 _byte = bytearray(1)  # of a packet's header, on its way to the inbox
 
 
-def one(buf):
-    """Stands for readinto() where poll() has to go on with what it has."""
-    return 1
+def more(buf):
+    """Stands for readinto() where poll() has to go on: it read nothing, _step() shall."""
+    return -1
 
 
 class MQTTClient(Outbox):
@@ -105,22 +110,25 @@ class MQTTClient(Outbox):
     for a received message of another shape than the last.
     """
 
-    connected: bool  # the broker has accepted the connection, and it stands
     pending: int  # accepted messages that are not written, or not acknowledged
     # counts from the beginning: messages accepted ("sent"), sent again, acknowledged, refused by
     # the outbox, received, dropped as larger than the inbox; connections
     stats: dict
 
-    # Hooks, which poll() calls as shown if they are not None
-    on_connect = None  # (session_present)
-    on_disconnect = None  # (error), None after disconnect()
-    on_message = None  # (topic, payload, retain) that no subscription's handler takes
-    on_ack = None  # (packet_id): the handshake of an accepted message is complete
-    on_skip = None  # (topic, size): message with a payload of `size` bytes, larger than the inbox
-    on_refused = None  # (error): the broker refused subscriptions
-
     link = True  # set it to False while there is no network: poll() then tries nothing
+
+    # Hooks, which poll() calls if they are not None:
+    # on_connect(session_present)
+    # on_disconnect(error), None after disconnect()
+    # on_message(topic, payload, retain) that no subscription's handler takes
+    # on_ack(packet_id): the handshake of an accepted message is complete
+    # on_skip(topic, size): message with a payload of `size` bytes, larger than the inbox
+    # on_refused(error): the broker refused subscriptions
+    on_connect = on_disconnect = on_message = on_ack = on_skip = on_refused = None
+
     error = None  # the last error
+    _subs = _stream = None
+    _addr = None  # of the first of _hosts, as long as it serves
 
     def __init__(
         self,
@@ -142,33 +150,20 @@ class MQTTClient(Outbox):
         reconnect=True,
     ):
         if min(outbox, inbox) < 64:
-            raise ValueError("outbox, inbox: at least 64")
-        super().__init__(outbox)
+            raise ValueError("outbox, inbox")
+        Outbox.__init__(self, outbox)
         self._inbox = Inbox(inbox)
-        self._read = one  # for poll(): _readinto in a packet's header, elsewhere `one`
         self._connect = packet.connect(client_id, user, password, keepalive, clean_session, will)
         if isinstance(server, str):
             server = ((server, port or (8883 if ssl else 1883)),)
-        self._servers = list(server)
-        self._address = None  # of the first, as long as it serves
-        keepalive *= 1000
-        self._config = (
-            ssl,
-            clean_session,
-            keepalive,
-            retry * 1000,
-            retries,
-            timeout * 1000,
-            reconnect,
-        )
-        self._subs = None  # Subscriptions
-        self._poller = stream.poll()
-        self._stream = None
+        self._hosts = list(server)
+        # The connection: _ping, PINGRESP is awaited; _since when an acknowledgement is, 0 if none;
+        # _up, _tx, _rx: times of its begin, and of the last that was written and heard
+        self._config = ssl, keepalive * 1000, retry * 1000, retries, timeout * 1000, reconnect
         self._backoff = 1000
-        self._state = _STOPPED
         self.poll = self.poll  # bound once, they are found sooner
         self.publish = self.publish
-        self.connect()
+        self._close(_WAITING)
 
     def connect(self):
         """Let poll() connect, as it does from the beginning: the way back from disconnect()."""
@@ -192,8 +187,7 @@ class MQTTClient(Outbox):
             or self._new
             or not isinstance(payload, bytes)
         ):
-            n = 2 * qos
-            n += 1 if retain else 0
+            n = 2 * qos + bool(retain)
             return self._accept(topic, payload, n)
         self._out[self._head :] = payload
         self._sent += 1
@@ -204,8 +198,8 @@ class MQTTClient(Outbox):
         """Declare a subscription, in any state; poll() makes it, and again for a new session.
 
         Every message that matches goes to handler(topic, payload, retain): memoryviews that are
-        valid during the call, in which poll() does nothing. If a handler raises, the message is not
-        acknowledged, and the exception leaves poll(). Without a handler on_message is called.
+        valid during the call, in which poll() does nothing. If a handler raises, the message is
+        not acknowledged, and the exception leaves poll(). Without a handler on_message is called.
         """
         if not self._subs:
             from .subscriptions import Subscriptions
@@ -251,8 +245,8 @@ class MQTTClient(Outbox):
             ms = min(ms, ticks_diff(self._due, ticks_ms()))
         if s:
             n = self._new if self.connected else self._hello
-            self._poller.modify(self._sock, _POLLIN | _POLLOUT if n else _POLLIN)
-        self._poller.ipoll(max(ms, 0))
+            self._poll.register(getattr(s, "sock", s), _POLLIN | _POLLOUT if n else _POLLIN)
+        self._poll.ipoll(max(ms, 0))
 
     def disconnect(self):
         """Write what is accepted, within `timeout`, then DISCONNECT, and close.
@@ -261,14 +255,13 @@ class MQTTClient(Outbox):
         """
         n = ticks_add(ticks_ms(), self._config[_TIMEOUT])
         while self._new and self.connected and ticks_diff(n, ticks_ms()) > 0:
-            self.poll()
             self.wait(99)
+            self.poll()
         n = self.connected
-        if n:
-            try:
-                self._write(b"\xe0\0", 0, 2)
-            except OSError:
-                pass
+        try:
+            self._write(b"\xe0\0", 0, 2)
+        except OSError:
+            pass
         self._close(_STOPPED)
         if n and self.on_disconnect:
             self.on_disconnect(None)
@@ -276,145 +269,102 @@ class MQTTClient(Outbox):
     # Not properties: with one in its class, MicroPython takes ten times as long for every store of
     # an attribute.
     def __getattr__(self, name):
-        if name == "connected":
-            return self._state >= _CONNECTED
-        if name == "pending":
-            if self._n >= 0:
-                return int(self._new)
-            self._find(8, 0)
-            return self._sent - self._done
         if name == "stats":
             self._stats["sent"] = self._sent
             return self._stats
-        raise AttributeError(name)
+        if name != "pending":
+            raise AttributeError(name)
+        if self._n >= 0:
+            return int(self._new)
+        self._find(8, 0)
+        return self._sent - self._done
 
     # Steps of poll()
 
     def _work(self, n):
-        # poll() with something to do: its read of a byte gave `n`, or -1 if it was not done
-        for k in range(_STEPS):
-            n = self._try(n, k)
-            if n == _HOOK:
-                if self._hook:
-                    self._hook(self._event)
-            elif n == _MESSAGE:
-                self._deliver(self._inbox)
-            elif not n:
+        # poll() with something to do: its read of a byte gave `n`, or it is -1 and to be done
+        k = _STEPS
+        while k:
+            k -= 1
+            n = self._try(n)
+            if not n:
                 return
+            if n == _MESSAGE:
+                try:
+                    self._deliver()
+                finally:
+                    if self._state == _DELIVERING:
+                        self._state = _CONNECTED
+            elif n != _MORE:
+                n(self._event)
             n = -1
+        self._due = self._rx  # wait() is to know that there may be more
 
-    def _try(self, n, k):
+    def _try(self, n):
         try:
-            return self._step(n, k)
+            return self._step(n)
         except _ERRORS as e:
-            return self._lost(e)
+            # the connection, or the attempt, has failed
+            if not isinstance(e, MQTTError):
+                e = ConnectionLost(_ENDS[self._state - _WAITING] % (tuple(self._hosts[0]) + (e,)))
+            self._event = self.error = e
+            if not self.connected:
+                self._addr = None
+                self._hosts.append(self._hosts.pop(0))
+            self._close(_WAITING if self._config[_RECONNECT] else _STOPPED)
+            # full jitter
+            self._due = ticks_add(self._due, self._backoff * os.urandom(1)[0] >> 8)
+            self._backoff = min(2 * self._backoff, _MINUTE)
+            return self.on_disconnect
 
-    def _step(self, n, k):
-        # `n`: what poll() read of a byte, -1 if it did not; `k`: how many packets were taken
+    def _step(self, n):
         now = ticks_ms()
-        if self._state != _CONNECTED:
-            return self._open(n, now)
-        if k == _STEPS - 1:
-            self._due = now  # for the next poll()
-            return 0
-        n = self._take(n)
-        if n:
-            self._times[_RX] = now
-            self._find(8, 0)
-            if len(self._out) <= self._size + 4:
-                return self._packet(self._inbox)
-            self._read = one  # until there is room for a reply
-        elif n is not None:
-            # PINGRESP cannot overtake what is on its way
-            self._times[_RX] = self._times[_PINGED] = now
-            return _MORE
-        if ticks_diff(now, self._due) >= 0:
-            self._timers(now)
-        if self._subs and self._subs.due:
-            self._subs.ask()
-        return 0
-
-    def _take(self, n):
-        if n == -1:
-            n = self._read(_byte)
-        box = self._inbox
-        n = box.take(n, self._readinto, _byte)
-        self._read = one if box.shift < 0 and not n else self._readinto
-        return n
-
-    def _open(self, n, now):
-        s = self._hello if self._state == _GREETING else None
-        if s is None:
-            if self._state == _WAITING and self.link and ticks_diff(now, self._due) >= 0:
-                s = self._servers[0]
-                if not self._address:
-                    self._address = stream.resolve(s[0], s[1])
-                k = self._config[_SSL]
-                self._stream = s = stream.connect(self._address, k, s[0])
-                self._sock = s.sock if k else s
-                self._poller.register(self._sock, _POLLOUT)
-                self._hello = self._connect
-                self._due = ticks_add(ticks_ms(), self._config[_TIMEOUT])
+        due = ticks_diff(now, self._due) >= 0
+        if self._state < _GREETING:
+            if due and self._state == _WAITING and self.link:
+                s = self._hosts[0]
+                if not self._addr:
+                    self._addr = stream.resolve(*s)
+                self._stream = s = stream.connect(self._addr, self._config[_SSL], s[0])
+                self._input = s.readinto
+                self._hello = self._connect  # what is to be written of it
                 self._state = _GREETING
-            return 0
-        if ticks_diff(now, self._due) >= 0:
-            raise OSError("timeout")
+                self._ping = self._since = self._tries = 0  # all there before the steady state
+                self._up = self._tx = now
+                self._due = ticks_add(ticks_ms(), self._config[_TIMEOUT])
+                self.wait(0)  # to allocate what it needs
+            return
+        s = self._hello
         if s:
-            n = self._stream.write(s, 0, len(s))
+            n = self._stream.write(s, 0, len(s))  # type: ignore[attr-defined]
             if n:
                 self._hello = s[n:]
-                self._read = self._readinto = self._stream.readinto
-            return 0
-        if not self._take(n):
-            return 0
-        box = self._inbox
-        s = box.buf
-        if box.first != 0x20 or s[0] > 1 or s[1] > 5:
-            raise ProtocolError("CONNACK", s[1])
-        if s[1]:
-            raise Refused(_CODES[s[1]], s[1])
-        self._event = n = bool(s[0]) and not self._config[_CLEAN]
-        self._hook = self.on_connect
-        s = self._resume(n)
-        if s and self._stream.write(s, 0, len(s)) != len(s):
-            raise OSError("stuck")
-        if not n:
-            box.ids = [0] * 32
-        if self._subs:
-            self._subs.again(not n)
-        box.shift = 0
-        self._write = self._stream.write
-        self._state = _CONNECTED
-        self._tries = 0
-        self._oldest = -1  # identifier of what is retried next, 0 for SUBSCRIBE
-        self._pinging = False
-        self._tx = self._due = now
-        self._times = [now] * 4
-        self._stats["connects"] += 1
-        return _HOOK
-
-    def _lost(self, e):
-        if not isinstance(e, MQTTError):
-            e = ConnectionLost(_ENDS[self._state] % (self._servers[0] + (e,)))
-        self._event = self.error = e
-        self._hook = self.on_disconnect
-        if self._state < _CONNECTED:
-            self._address = None
-            self._servers.append(self._servers.pop(0))
-        self._close(_WAITING if self._config[_RECONNECT] else _STOPPED)
-        # full jitter
-        n = self._backoff * int.from_bytes(os.urandom(2), "big") >> 16
-        self._backoff = min(2 * self._backoff, _MINUTE)
-        self._due = ticks_add(ticks_ms(), n)
-        return _HOOK
+        else:
+            s = self._inbox
+            if n == -1 and s.shift >= 0:
+                n = self._input(_byte)
+            n = s.take(n, self._input, _byte)
+            self._read = self._input if n or s.shift >= 0 else more
+            if n is not None:
+                self._rx = now
+                if not n:
+                    return _MORE
+                self._find(8, 0)
+                if not self.connected or len(self._out) <= self._size + 4:
+                    return self._packet(s)
+                self._read = more  # until there is room for a reply
+        if due:
+            self._timers(now)
 
     def _close(self, state):
         self._state = state
+        self._due = ticks_ms()  # the next attempt, its end, or what _timers() does next
+        self.connected = False  # the broker has accepted the connection, and it stands
         if self._stream:
-            self._poller.unregister(self._sock)
             self._stream.close()
             self._stream = None
-        self._read = one
+        self._poll = stream.poll()
+        self._read = more  # for poll(): _input in a packet's header, elsewhere `more`
         self._write = none
         self._inbox.shift = 0
 
@@ -422,107 +372,125 @@ class MQTTClient(Outbox):
 
     def _timers(self, now):
         # do what is due, and find out when the next is
+        if not self.connected:
+            raise OSError("timeout")
         left = _MINUTE
-        t = self._times
-        k = self._config[_KEEPALIVE]
-        if ticks_diff(now, t[_UP]) >= (k or left):
+        if ticks_diff(now, self._up) > left:
             self._backoff = 1000
-        if k and self._pinging:
-            left = k // 2 - ticks_diff(now, t[_PINGED])
+        k = self._config[_KEEPALIVE]
+        if k:
+            n = ticks_diff(now, self._rx)
+            if not self._ping:  # silence in either direction, for 3/4 of it
+                n = max(n, ticks_diff(now, self._tx)) - k // 4
+            left = k // 2 - n
             if left <= 0:
-                raise OSError("no PINGRESP")
-        elif k:
-            # silence in either direction
-            left = k * 3 // 4 - max(ticks_diff(now, t[_RX]), ticks_diff(now, self._tx))
-            if left <= 0:
+                if self._ping:
+                    raise OSError("no PINGRESP")
                 self._settle()
                 self._out.extend(b"\xc0\0")
-                self._new = self._pinging = True
-                t[_PINGED] = now
-                left = k // 2
-        n = ~self._find(8, 0)
-        k = self._config[_RETRY]
-        if k and (n or self._asked):
-            n = n and packet.packet_id(self._out, 0)
-            if n != self._oldest:
-                self._oldest = n
-                t[_SINCE] = now
-                self._tries = 0
-            n = k - ticks_diff(now, t[_SINCE])
-            if n <= 0:
-                self._again(self._out)
-                t[_SINCE] = now
-                n = k
-            left = min(left, n)
-        self._due = ticks_add(now, left)
+                self._new = self._ping = True
+                self._rx = now  # PINGRESP, or what is on its way before it, has k // 2
+        n = self._retry(now, left)
+        self._due = ticks_add(now, min(left, n))
+        if self._subs and self._subs.due:
+            self._subs.ask()
 
-    def _again(self, out):
-        # the oldest message, or SUBSCRIBE, waits for too long
-        self._tries += 1
-        if self._tries > self._config[_RETRIES]:
-            raise OSError("no acknowledgement")
-        if self._asked:
-            self._subs.again(False)
-        if self._oldest and not self._new:
-            self._stats["retried"] += 1
-            if out[0] & 6 == 6:
-                self._add(0x62, self._oldest)
-            else:
-                out[0] |= 8
-                n = packet.end(out, 0)
-                if self._write(out, 0, n) != n:
-                    raise OSError("stuck")
+    def _retry(self, now, n):
+        # where the oldest message, or SUBSCRIBE, waits for too long; ms until then, or `n`
+        k = self._config[_RETRY]
+        if self._find(8, 0) == -1 and not self._asked or not k:
+            self._since = 0
+            return n
+        if not self._since:
+            self._since = now
+            self._tries = 0
+        k -= ticks_diff(now, self._since)
+        if k <= 0:
+            self._since = now
+            self._tries += 1
+            if self._tries > self._config[_RETRIES]:
+                raise OSError("no acknowledgement")
+            if self._asked:
+                self._subs.again(False)
+            out = self._out
+            if out and not self._new:
+                self._stats["retried"] += 1
+                if out[0] & 6 == 6:
+                    n = packet.packet_id(out, 0)
+                    self._add(0x62, n)
+                else:
+                    out[0] |= 8
+                    n = packet.end(out, 0)
+                    if self._write(out, 0, n) != n:
+                        raise OSError("stuck")
+        return k
 
     # Packets that came
 
     def _packet(self, box):
         # act on it; what there is for poll()
         box.shift = 0
-        n = box.first
-        if n == 0xD0:
-            self._pinging = False
-            return _MORE
-        if n == 0x20:
+        n = box.first >> 4
+        if (n == _CONNACK) == self.connected:
             raise ProtocolError("CONNACK", n)
-        ids = box.ids
-        if n & 0xF0 == 0x30:
+        if n == _CONNACK:
+            n = box.buf[1]
+            if box.buf[0] > 1 or n > 5:
+                raise ProtocolError("CONNACK", n)
+            if n:
+                raise Refused(_CODES[n], n)
+            self._event = n = box.buf[0] > 0
+            self._write = self._stream.write  # type: ignore[attr-defined]
+            out = self._resume(n)
+            if out and self._write(out, 0, len(out)) != len(out):
+                raise OSError("stuck")
+            if not n:
+                box.ids = [0] * 32
+            if self._subs:
+                self._subs.again(not n)
+            self._state = _CONNECTED
+            self.connected = True
+            self._due = self._rx
+            self._stats["connects"] += 1
+            return self.on_connect
+        if n == _PINGRESP:
+            self._ping = 0
+            return _MORE
+        if n == _PUBLISH:
             self._event = pid = box.look()
-            if not n & 4:
+            if not box.first & 4:
                 return _MESSAGE
-            if pid not in ids:
-                if 0 not in ids:
+            if pid not in box.ids:
+                if 0 not in box.ids:
                     raise ProtocolError("too many without PUBREL", pid)
                 return _MESSAGE
             n = 0x50
         else:
             pid = box.packet_id(0)
-            if n != 0x62:
+            if n != _PUBREL:
                 return self._ack(n, pid)
-            if pid in ids:
-                ids[ids.index(pid)] = 0
+            if pid in box.ids:
+                box.ids[box.ids.index(pid)] = 0
             n = 0x70
         self._add(n, pid)
         return _MORE
 
     def _ack(self, n, pid):
-        if n > 0x80:  # SUBACK, UNSUBACK
-            self._oldest = -1
-            box = self._inbox
-            n = bytes(box.buf[2 : box.size])
+        self._due = self._rx  # for _timers() to see what waits now
+        if n > _PUBCOMP:  # SUBACK, UNSUBACK
+            self._since = 0
+            n = bytes(self._inbox.buf[2 : self._inbox.size])
             if n.strip(b"\0\1\2\x80"):
                 raise ProtocolError("SUBACK", n)
             n = self._subs and self._subs.answer(pid, n)
             if not n:
                 return _MORE
             self._event = self.error = Refused("subscription", *n)
-            self._hook = self.on_refused
-            return _HOOK
-        # PUBACK, PUBREC, PUBCOMP
-        i = self._find(min(n // 8 - 6, 6), pid)
+            return self.on_refused
+        i = self._find(min(2 * n - 6, 6), pid)
         if not i:
-            self._oldest = -1
-            self._due = self._times[_RX]
-        if n == 0x50:
+            self._since = 0
+        if n == _PUBREC:
             self._add(0x62, pid)
             if i >= 0:
                 self._out[i] |= 6
@@ -530,35 +498,27 @@ class MQTTClient(Outbox):
             self._drop(i, packet.end(self._out, i))
             self._stats["acknowledged"] += 1
             self._event = pid
-            self._hook = self.on_ack
-            return _HOOK
+            return self.on_ack or _MORE
         return _MORE
 
-    def _deliver(self, box):
+    def _deliver(self):
         # hand the message over, then acknowledge it
+        box = self._inbox
         self._state = _DELIVERING
-        self._read = one
-        self._due = self._times[_RX]  # no wait() if a handler raises
-        try:
-            self._hand_over(box)
-        finally:
-            if self._state == _DELIVERING:
-                self._state = _CONNECTED
-                self._read = self._readinto
-        n = self._event
-        if n and self._state == _CONNECTED:
-            if box.first & 4:
-                box.ids[box.ids.index(0)] = n
-            self._add(0x50 if box.first & 4 else 0x40, n)
-
-    def _hand_over(self, box):
+        self._read = more
+        n = box.first & 1 > 0
         if box.size > len(box.buf):
             self._stats["dropped"] += 1
             if self.on_skip:
-                self.on_skip(box.topic, box.size - box.start)
-            return
-        self._stats["received"] += 1
-        n = bool(box.first & 1)
-        if not self._subs or not self._subs.route(box.topic, box.payload, n):
-            if self.on_message:
-                self.on_message(box.topic, box.payload, n)
+                self.on_skip(box.topic, box.size - ~box.start)
+        else:
+            self._stats["received"] += 1
+            if not self._subs or not self._subs.route(box.topic, box.payload, n):
+                if self.on_message:
+                    self.on_message(box.topic, box.payload, n)
+        n = self._event
+        if n and self._state == _DELIVERING:
+            if not box.first & 4:
+                return self._add(0x40, n)
+            box.ids[box.ids.index(0)] = n
+            self._add(0x50, n)

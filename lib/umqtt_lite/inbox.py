@@ -22,11 +22,11 @@ class Inbox:
     def __init__(self, n):
         self.buf = memoryview(bytearray(n))
         self.chunk = bytearray(_BLANK)
-        # 0: a packet begins; 7, 14...: the remaining length comes, 7 bits each; < 0: the rest
+        # 0: a packet begins; 7, 14...: the remaining length comes, 7 bits each; < 0: ~ of the
+        # bytes that are still to come
         self.shift = self.first = self.size = 0
-        self.fill = 0  # bytes of the rest that came
         self.topic = self.payload = self.buf[:0]
-        self.start = 0  # of the payload
+        self.start = 0  # of the payload, or ~ of where it would be
         self.ids = None  # of QoS 2 messages that were handed over and wait for their PUBREL
 
     def take(self, n, readinto, byte):
@@ -35,64 +35,57 @@ class Inbox:
         True when it is complete, False when some of it came, None when nothing did.
         """
         while n and self.shift >= 0:
-            self._header(byte[0], self.shift)
-            if self.shift >= 0:
-                n = readinto(byte)
-        left = self.size - self.fill
-        if n and left:
-            n = self._rest(left, readinto)
-            if n:
-                self.fill += n
-                return n == left
+            b = byte[0]
+            shift = self.shift
+            self.shift = shift + 7
+            if not shift:
+                self.first = b
+                self.size = 0
+                if b not in b" 012345:;<=@Pbp\x90\xb0\xd0":
+                    raise ProtocolError("type or flags", b)
+            else:
+                self.size |= (b & 127) << shift - 7
+                if b < 128:
+                    self.shift = ~self.size
+                    b = self.first
+                    # PUBLISH and SUBACK have more than an identifier, PINGRESP has not even that
+                    if self.size < 3 if b >> 4 in b"\3\t" else self.size != 2 * (b < 0xD0):
+                        shift = 28
+                if shift > 27:
+                    raise ProtocolError("remaining length", self.size)
+                if self.shift < 0:
+                    break
+            n = readinto(byte)
+        if n and self.shift != -1:
+            n = self._rest(~self.shift, readinto)
+        if n:
+            return self.shift == -1
         if n == 0:
             raise OSError("closed by the broker")
-        return n
-
-    def _header(self, b, shift):
-        self.shift = shift + 7
-        if not shift:
-            self.first = b
-            self.size = self.fill = 0
-            if b not in b" 012345:;<=@Pbp\x90\xb0\xd0":
-                raise ProtocolError("type or flags", b)
-            return
-        self.size |= (b & 127) << shift - 7
-        if b < 128:
-            self.shift = -1
-            b = self.first
-            if self.size > 2 if b & 0xF0 == 0x30 or b == 0x90 else self.size == 2 * (b != 0xD0):
-                return
-        elif shift < 28:
-            return
-        raise ProtocolError("remaining length", self.size)
 
     def _rest(self, n, readinto):
         buf = self.buf
-        fill = self.fill
-        chunk = self.chunk
+        at = self.size - n
         if self.size > len(buf):
-            # of a PUBLISH that is too large, the topic first
-            i = len(buf) - 2
-            k = 2 - fill
-            if fill > 1:
+            # Of a PUBLISH that is too large, the topic, then the packet identifier. What goes
+            # beyond buf is lost
+            k = 2 - at
+            if at > 1:
                 k += buf[0] << 8 | buf[1]
-            if k > 0 and fill < i:
-                n = min(k, i - fill)
+            if k > 0:
+                n = min(n, k)
             else:
-                n = readinto(chunk, min(n, 64))
-                if n and k < n:  # the packet identifier is in it, or half of it
-                    if k >= 0:
-                        buf[i] = chunk[k]
-                    if -1 <= k < n - 1:
-                        buf[i + 1] = chunk[k + 1]
-                return n
-        if not fill:
-            return readinto(buf, n)
-        n = readinto(chunk, min(n, 64))
+                at = len(buf) - 2 - k
+        k = len(buf) - at
+        if k > 0:
+            n = min(n, k)
+        n = readinto(self.chunk, min(n, 64)) if at else readinto(buf, n)
         if n:
-            chunk[n:] = b""
-            buf[fill : fill + n] = chunk
-            chunk[:] = _BLANK
+            self.shift += n
+            if at and k > 0:
+                self.chunk[n:] = b""
+                buf[at : at + n] = self.chunk
+                self.chunk[:] = _BLANK
         return n
 
     def packet_id(self, i):
@@ -114,7 +107,9 @@ class Inbox:
             self.topic = buf[2:n]
         if end < 3 or i > self.size or n == end and not is_plain(self.topic):
             raise ProtocolError("topic", bytes(self.topic))
-        if self.start != i or len(self.payload) != self.size - i:
+        if self.size > len(buf):
+            self.start = ~i
+        elif self.start != i or len(self.payload) != self.size - i:
             self.start = i
             self.payload = buf[i : self.size]
         return self.packet_id(k) if i > end else 0

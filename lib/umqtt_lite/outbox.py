@@ -22,13 +22,14 @@ from micropython import const
 from .packet import MQTTError, check_topic, end, integer, packet_id, remaining_length, string, text
 
 _RESERVE = const(12)  # for what must always fit: a reply, PINGREQ and DISCONNECT
+_PUBACK = const(0x40)  # types that are sent: PUBLISH is below it, all others are not
 
 
 class OutboxFull(MQTTError):
     """The message was not accepted. Publish it again when poll() has made room."""
 
 
-def none(buf, i, n):
+def none(buf, start, n):
     """Stands for write() where there is no connection."""
 
 
@@ -50,46 +51,53 @@ class Outbox:
         self._id = 0  # the packet identifier given last
         self._asked = {}  # packet identifier: subscriptions that wait for an acknowledgement
         self._sent = self._done = 0  # messages accepted, and done with
-        self._stats = {}
-        for k in "retried", "acknowledged", "refused", "received", "dropped", "connects":
-            self._stats[k] = 0
+        self._stats = {
+            "retried": 0,
+            "acknowledged": 0,
+            "refused": 0,
+            "received": 0,
+            "dropped": 0,
+            "connects": 0,
+        }
 
     def _accept(self, topic, payload, flags):
         # publish() in full
         if topic is not self._topic:
             topic = check_topic(topic)
-        if flags >> 1 not in (0, 1, 2):
+        if flags // 6:
             raise ValueError("qos")
         payload = text(payload)
-        n = len(topic) + len(payload) + (4 if flags > 1 else 2)
-        size = n + (2 if n < 128 else 3 if n < 16384 else 4)
-        out = self._out
         self._settle()
-        if len(out) + size > self._room:
+        out = self._out
+        n = len(topic) + len(payload) + 9  # what it takes at most
+        if len(out) + n > self._room:
             self._find(8, 0)
-            if len(out) + size > self._room:
+            if len(out) + n > self._room:
                 self._stats["refused"] += 1
-                raise ValueError("outbox") if size > self._size else OutboxFull
-        self._topic = topic if isinstance(topic, bytes) else None
-        pid = self._new_id() if flags > 1 else 0
+                raise ValueError("outbox") if n > self._size else OutboxFull
+        if flags > 1:
+            n += 2
+            self._new_id()
         start = len(out)
-        out.append(0x30 | flags)
-        remaining_length(out, n)
+        out.append(flags | 0x30)
+        remaining_length(out, n - 7)
         string(out, topic)
-        if pid:
-            integer(out, pid)
-        self._head = len(out)
+        if flags > 1:
+            integer(out, self._id)
+        self._head = n = len(out)
         out.extend(payload)
-        if len(out) != start + size:
+        n = len(out) - n
+        if n != len(payload):  # a memoryview of larger items
             out[start:] = b""
-            raise TypeError("payload: items of more than a byte")
-        if not start and not flags:
-            self._n = len(payload)
-            self._all = size
+            raise TypeError("payload")
+        self._topic = topic if isinstance(topic, bytes) else None
+        if not (start or flags):
+            self._n = n
+            self._all = len(out)
             self._pos = 0
         self._sent += 1
         self._new = True
-        return pid
+        return self._id if flags > 1 else 0
 
     def _settle(self):
         # no template any more
@@ -99,15 +107,16 @@ class Outbox:
             if not self._new:
                 self._out[:] = b""
 
-    def _add(self, first, n):
+    def _add(self, flags, n):
         # a packet of nothing but `n`, for which there is room
         self._settle()
-        self._out.append(first)
-        self._out.append(2)
-        integer(self._out, n)
+        out = self._out
+        out.append(flags)
+        out.append(2)
+        integer(out, n)
         self._new = True
 
-    def _find(self, state, pid):
+    def _find(self, state, id):
         # Offset of the written message in this state with this identifier, or ~ offset of the
         # first packet that is not wholly written. Drops on the way what waits for nothing.
         self._settle()
@@ -117,23 +126,23 @@ class Outbox:
             k = end(out, i)
             if k > self._pos:
                 break
-            n = out[i]
-            if n & 0xF0 == 0x30 and n & 6:
-                if n & 6 == state and packet_id(out, i) == pid:
-                    return i
-                i = k
-            else:
+            n = packet_id(out, i)
+            if not n:
                 self._drop(i, k)
+            elif n == id and out[i] & 6 == state:
+                return i
+            else:
+                i = k
         return ~i
 
     def _drop(self, i, k):
-        if self._out[i] & 0xF0 == 0x30:
+        if self._out[i] < _PUBACK:
             self._done += 1
         self._out[i:k] = b""
         self._pos -= k - i
 
-    def _resume(self, session):
-        # A connection is accepted: begin again, with DUP where this session has seen a message.
+    def _resume(self, kept):
+        # A connection is accepted: begin again, with DUP if the broker kept the session.
         # Returns the PUBRELs to start with; their messages come to stand first, as written.
         written = ~self._find(8, 0)
         out = self._out
@@ -142,20 +151,20 @@ class Outbox:
         while i < len(out):
             k = end(out, i)
             n = out[i]
-            if n & 0xF0 != 0x30:
+            if n >= _PUBACK:
                 out[i:k] = b""
                 continue
-            if not session:
-                out[i] = n & (0xF5 if n & 6 == 6 else 0xF7)
+            if not kept:
+                out[i] = n & (0x35 if n & 6 == 6 else 0x37)
             elif n & 6 == 6:
                 first.extend(b"b\2")
                 integer(first, packet_id(out, i))
-                n = out[i:k]
+                message = out[i:k]
                 out[i:k] = b""
-                out[self._pos : self._pos] = n
+                out[self._pos : self._pos] = message
                 self._pos += k - i
             elif i < written:
-                out[i] |= 8
+                out[i] = n | 8
                 self._stats["retried"] += 1
             i = k
         self._new = self._pos < i
@@ -165,11 +174,9 @@ class Outbox:
         # taken in turn, past those in use
         out = self._out
         while True:
-            self._id = pid = self._id % 65535 + 1
+            self._id = n = self._id % 65535 + 1
             i = 0
-            while i < len(out) and (
-                out[i] & 0xF0 != 0x30 or not out[i] & 6 or packet_id(out, i) != pid
-            ):
+            while i < len(out) and packet_id(out, i) != n:
                 i = end(out, i)
-            if i == len(out) and pid not in self._asked:
-                return pid
+            if i == len(out) and n not in self._asked:
+                return n

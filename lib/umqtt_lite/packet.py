@@ -34,34 +34,34 @@ def integer(buf: bytearray, n: int):
 def string(buf: bytearray, s):
     """Append bytes or str after their length (1.5.3). ValueError above 65535 bytes."""
     s = text(s)
-    if len(s) > 65535:
-        raise ValueError("65535 bytes")
+    if len(s) >> 16:
+        raise ValueError("string")
     integer(buf, len(s))
     buf.extend(s)
 
 
-def connect(client_id, user, password, keepalive: int, clean_session: bool, will) -> bytearray:
+def connect(client_id, user, password, keepalive: int, clean: bool, will) -> bytearray:
     """A new CONNECT packet (3.1). ValueError names the argument that MQTT does not allow."""
-    if not client_id and not clean_session:
-        raise ValueError("client_id")
-    if password is not None and user is None:
-        raise ValueError("user")
-    if keepalive >> 16:
-        raise ValueError("keepalive")
-    n = 2 if clean_session else 0
+    flags = 2 if clean else 0
     topic = payload = None
     if will:
         topic, payload, retain, qos = tuple(will) + (False, 0)[len(will) - 2 :]
-        if qos not in (0, 1, 2) or retain not in (0, 1):
+        if qos // 3:
             raise ValueError("will")
         topic = check_topic(topic)
-        n += 4 + 8 * qos + 32 * retain
+        flags += (36 if retain else 4) + 8 * qos
     if user is not None:
-        n += 128 if password is None else 192
+        flags += 128 if password is None else 192
+    elif password is not None:
+        raise ValueError("user")
+    if not (client_id or clean):
+        raise ValueError("client_id")
+    if keepalive >> 16:
+        raise ValueError("keepalive")
     body = bytearray(b"\0\4MQTT\4")
-    body.append(n)
+    body.append(flags)
     integer(body, keepalive)
-    for s in (client_id, topic, payload, user, password):
+    for s in client_id, topic, payload, user, password:
         if s is not None:
             string(body, s)
     buf = bytearray(b"\x10")
@@ -85,7 +85,9 @@ def end(buf: bytearray, i: int) -> int:
 
 
 def packet_id(buf: bytearray, i: int) -> int:
-    """Packet identifier of a PUBLISH of QoS 1 or 2."""
+    """Packet identifier of a PUBLISH of QoS 1 or 2; 0 for any other packet."""
+    if buf[i] >> 6 or not buf[i] & 6:  # nothing below PUBLISH, 0x30, is ever sent after CONNECT
+        return 0
     i += 1
     while buf[i] > 127:
         i += 1
@@ -101,28 +103,28 @@ def text(s):
     if isinstance(s, str):
         return s.encode()
     if not isinstance(s, _BYTES):
-        raise TypeError("not bytes or str")
+        raise TypeError(type(s))
     return s
 
 
 def is_plain(s) -> bool:
     """Whether bytes are UTF-8 (1.5.3) without NUL and wildcards (4.7.1). Does not allocate."""
-    more = 0  # bytes of a character that are still to come
+    first = more = 0  # byte of a character; how many are still to come
     for c in s:
         if more:
-            code = code * 64 + c - 128
             more -= 1
-            # continuation bytes only; no overlong forms, surrogates, or more than Unicode has
-            if c & 192 != 128 or not more and (code < low or code >> 11 == 27 or code >> 16 > 16):
+            # Bits 4 to 11 of the first two, from C2 80 on, at most F4 8F. Not E0 80 to E0 9F and
+            # F0 80 to F0 8F, which are overlong forms, nor ED A0 to ED BF, surrogates
+            if first:
+                first = (first * 64 + c >> 4) - 0x310
+                if first >> 8 or first > 200 or first in b"xy\xae\xaf\xb8":
+                    return False
+                first = 0
+            if c >> 6 != 2:
                 return False
         elif c > 127:
-            if c < 194 or c > 247:
-                return False
-            more = 1 if c < 224 else 2 if c < 240 else 3
-            low = 5 * more + 1
-            low = 1 << low
-            code = 63 >> more
-            code &= c
+            first = c
+            more = 1 + (c > 223) + (c > 239)
         elif c in b"\0#+":
             return False
     return not more

@@ -5,7 +5,7 @@ would block, and close().
 """
 
 import socket
-from select import poll
+from select import poll  # noqa: F401 (for client.py; CPython has another)
 
 
 def resolve(host: str, port: int):
@@ -13,7 +13,7 @@ def resolve(host: str, port: int):
 
     Blocks while a name server is asked.
     """
-    return min(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), key=lambda a: a[0])
+    return min(socket.getaddrinfo(host, port, 0, 1))  # 1: SOCK_STREAM of every port
 
 
 def connect(a, ssl, host: str):
@@ -21,7 +21,7 @@ def connect(a, ssl, host: str):
 
     Until it is connected, and TLS has shaken hands, its write() would block.
     """
-    s = socket.socket(a[0], a[1], a[2])
+    s = socket.socket(*a[:3])
     s.setblocking(False)
     try:
         s.connect(a[-1])

@@ -8,7 +8,7 @@ from .packet import ProtocolError, is_plain, remaining_length, string, text
 _FILTER = const(0)
 _HANDLER = const(1)
 _QOS = const(2)  # or -1: to be unsubscribed
-_DUE = const(3)  # has to be asked for
+_DUE = const(3)  # 2: has to be asked for; 1: is asked for
 
 
 def match(f: bytes, s) -> bool:
@@ -31,7 +31,7 @@ def match(f: bytes, s) -> bool:
         elif j < n and s[j] == c:
             j += 1
         else:  # "a/#" matches "a" too
-            return j == n and c == 47 and f[i:] == b"#"
+            return j == n and f.find(b"/#") == i - 1
     return j == n
 
 
@@ -48,12 +48,17 @@ class Subscriptions:
         if levels[-1] == b"#":
             levels.pop()
         for s in levels:
-            if s != b"+" and not is_plain(s) or not f:
-                raise ValueError("topic filter")
-        if qos not in (-1, 0, 1, 2) or len(f) + 9 > self._box._size:
-            raise ValueError("qos, or topic filter larger than the outbox")
-        self._list = [s for s in self._list if s[_FILTER] != f]
-        self._list.append([f, handler, qos, True])
+            if s != b"+" and not is_plain(s) or not f or len(f) + 9 > self._box._size:
+                raise ValueError("filter")
+        if (qos + 1) // 4:  # not -1 to 2
+            raise ValueError("qos")
+        # a new list: route() may be at work on the old one
+        subs = []
+        for s in self._list:
+            if s[_FILTER] != f:
+                subs.append(s)
+        subs.append([f, handler, qos, 2])
+        self._list = subs
         self.due = True
 
     def ask(self):
@@ -62,14 +67,15 @@ class Subscriptions:
         self.due = False
         box = self._box
         box._find(8, 0)
+        out = box._out
         batch = []
         body = bytearray(2)
         for s in self._list:
-            if s[_DUE]:
-                gone = s[_QOS] < 0
-                first = batch[0] if batch else s
+            if s[_DUE] > 1:
+                if not batch:
+                    gone = s[_QOS] < 0
                 room = box._size - 7 - len(body) - len(s[_FILTER])
-                if gone != (first[_QOS] < 0) or len(box._out) > room or len(batch) > 60:
+                if gone != (s[_QOS] < 0) or len(out) > room or len(batch) > 60:
                     self.due = True
                     box._room = room  # publish() leaves it
                     break
@@ -77,47 +83,52 @@ class Subscriptions:
                 if not gone:
                     body.append(s[_QOS])
                 batch.append(s)
+                s[_DUE] = 1
         if batch:
             box._room = box._size
             pid = box._new_id()
             body[0] = pid >> 8
             body[1] = pid & 255
-            box._out.append(0x82 if batch[0][_QOS] >= 0 else 0xA2)
-            remaining_length(box._out, len(body))
-            box._out.extend(body)
+            out.append(0xA2 if gone else 0x82)
+            remaining_length(out, len(body))
+            out.extend(body)
             box._new = True
             box._asked[pid] = batch
-            for s in batch:
-                s[_DUE] = False
 
     def again(self, renew):
         """What was asked for is due again; for a new session, all there is."""
-        for batch in self._box._asked.values():
-            for s in batch:
-                s[_DUE] = True
+        for s in self._list:
+            if renew or s[_DUE]:
+                s[_DUE] = 0 if renew and s[_QOS] < 0 else 2
         self._box._asked.clear()
-        for s in self._list if renew else ():
-            s[_DUE] = s[_QOS] >= 0
         self.due = True
 
-    def answer(self, pid, codes):
+    def answer(self, id, codes):
         """SUBACK (3.9), or UNSUBACK with no codes. The filters that were refused."""
-        batch = self._box._asked.get(pid, ())
-        if batch and (batch[0][_QOS] < 0) == (codes != b""):
-            batch = ()  # a stray
-        if codes and batch and len(codes) != len(batch):
-            raise ProtocolError("SUBACK", codes)
-        if batch:
-            del self._box._asked[pid]
-            if not codes:
-                self._list = [s for s in self._list if s not in batch]
-        return [s[_FILTER] for s, code in zip(batch, codes) if code > 2]
+        asked = self._box._asked
+        batch = asked.get(id)
+        refused = []
+        if batch and (batch[0][_QOS] < 0) == (not codes):  # else it is a stray
+            if codes and len(codes) != len(batch):
+                raise ProtocolError("SUBACK", codes)
+            del asked[id]
+            for s, code in zip(batch, codes or batch):
+                s[_DUE] = 0
+                if not codes:
+                    if s in self._list:
+                        self._list.remove(s)
+                elif code > 2:
+                    refused.append(s[_FILTER])
+        return refused
 
     def route(self, topic, payload, retain):
         """Call the handlers of those that match. Whether there was one."""
+        subs = self._list
         taken = False
-        for s in self._list:
-            if s[_HANDLER] and match(s[_FILTER], topic):
-                s[_HANDLER](topic, payload, retain)
+        i = 0
+        while i < len(subs):
+            if subs[i][_HANDLER] and match(subs[i][_FILTER], topic):
+                subs[i][_HANDLER](topic, payload, retain)
                 taken = True
+            i += 1
         return taken

@@ -7,8 +7,8 @@ from tools import size
 from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
-CORE = 9000  # bytes
-HEAP = 28  # KiB
+CORE = 9700  # bytes
+HEAP = 35  # KiB
 
 CASES = (
     [(case, qos) for case in ("publish", "receive") for qos in (0, 1, 2)]
@@ -18,14 +18,17 @@ CASES = (
 # Run at construction, for a connection or for a subscription only.
 RARE = {
     ("client", "__init__"),
-    ("client", "_open"),
     ("outbox", "_resume"),
     ("packet", "connect"),
     ("stream", "connect"),
     ("subscriptions", "declare"),
     ("subscriptions", "ask"),
+    ("subscriptions", "answer"),
     ("subscriptions", "again"),
+    ("tls", "write"),
 }
+# `except ... as e` alone takes 6 words.
+CATCHES = {("client", "_try")}
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +85,13 @@ def test_heap_is_locked(ran):
 def test_frames_that_run(ran, large):
     """The functions that a steady state is seen to call fit on the stack."""
     assert ("client", "poll") in ran
-    assert not names(ran & large)
+    assert not names(ran & large - CATCHES)
     assert not names(ran & RARE)
 
 
 def test_frames(large):
     """So do those of the same path that only an unusual message needs."""
-    assert not names(large - RARE)
+    assert not names(large - RARE - CATCHES)
 
 
 def test_core_size():

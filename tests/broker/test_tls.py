@@ -21,7 +21,7 @@ class Authority:
         self.certificate = self.sign(self.name, self.key, x509.BasicConstraints(True, None))
 
     def sign(self, subject, key, extension):
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -1,5 +1,7 @@
 from scripted import Broker, frame, h, text
 
+from umqtt_lite import OutboxFull
+
 
 def started(**options):
     broker = Broker(**options)
@@ -183,4 +185,43 @@ def test_disconnect_from_a_handler():
     broker.send(h("30 04 00 01 74 78"))
     broker.expect(h("e0 00"))
     broker.expect_close()
+    broker.close()
+
+
+def test_a_handler_that_raises():
+    broker = started()
+
+    def fail(topic, payload, retain):
+        raise RuntimeError("handler")
+
+    broker.client.on_message = fail
+    broker.conn.send(h("32 06 00 01 74 00 01 78"))
+    try:
+        broker.run(500)
+        raise AssertionError("the exception does not leave poll()")
+    except RuntimeError:
+        pass
+    # neither acknowledged nor in the way of what follows
+    broker.client.on_message = broker.handler("message")
+    broker.send(h("32 06 00 01 74 00 02 79"))
+    broker.expect(h("40 02 00 02"))
+    broker.expect_nothing()
+    assert broker.take() == [("message", b"t", b"y", False)]
+    broker.close()
+
+
+def test_full_outbox_does_not_stop_the_inbox():
+    broker = started(outbox=64)
+    accepted = b""
+    try:
+        while True:
+            pid = broker.client.publish("t", b"x", qos=1)
+            accepted += frame(0x32, text("t"), bytes((0, pid)), b"x")
+    except OutboxFull:
+        pass
+    broker.expect(accepted)
+    for i in range(1, 21):
+        broker.send(frame(0x32, text("in"), bytes((1, i)), b"x"))
+    broker.expect(b"".join(bytes((0x40, 2, 1, i)) for i in range(1, 21)))
+    assert len(broker.take()) == 20
     broker.close()

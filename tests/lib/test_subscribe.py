@@ -1,6 +1,6 @@
 from scripted import CONNACK, Broker, frame, h, text
 
-from umqtt_lite import Refused
+from umqtt_lite import ProtocolError, Refused
 
 HEAP = "320k"  # for a filter that is too long
 
@@ -87,6 +87,32 @@ def test_unsubscribe():
     broker.drop()
     broker.start()
     broker.expect_nothing()
+    broker.close()
+
+
+def test_unsubscribe_while_disconnected():
+    for connack, expected in ("20 02 01 00", "a2 05 00 02 00 01 61"), ("20 02 00 00", ""):
+        broker = started(clean_session=False)
+        broker.client.subscribe("a")
+        acknowledge(broker)
+        broker.run(20)
+        broker.drop()
+        broker.until(lambda b=broker: not b.client.connected, "disconnected")
+        broker.client.unsubscribe("a")
+        broker.start(h(connack))
+        broker.expect(h(expected))
+        broker.expect_nothing()
+        broker.close()
+
+
+def test_suback_of_another_length():
+    broker = started(reconnect=False)
+    broker.client.subscribe("a")
+    broker.client.subscribe("b")
+    broker.packet()
+    broker.send(h("90 03 00 01 00"))
+    broker.expect_close()
+    assert isinstance(broker.client.error, ProtocolError)
     broker.close()
 
 
