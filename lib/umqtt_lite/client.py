@@ -476,9 +476,9 @@ class MQTTClient(Outbox):
         return _MORE
 
     def _ack(self, n, pid):
-        self._due = self._rx  # for _timers() to see what waits now
         if n > _PUBCOMP:  # SUBACK, UNSUBACK
             self._since = 0
+            self._due = self._rx  # for _timers() to see what waits now
             n = bytes(self._inbox.buf[2 : self._inbox.size])
             if n.strip(b"\0\1\2\x80"):
                 raise ProtocolError("SUBACK", n)
@@ -496,6 +496,8 @@ class MQTTClient(Outbox):
                 self._out[i] |= 6
         elif i >= 0:
             self._drop(i, packet.end(self._out, i))
+            if self._pos:
+                self._due = self._rx
             self._stats["acknowledged"] += 1
             self._event = pid
             return self.on_ack or _MORE
