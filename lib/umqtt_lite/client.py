@@ -495,6 +495,8 @@ class MQTTClient(Outbox):
             if i >= 0:
                 self._out[i] |= 6
         elif i >= 0:
+            if n == _PUBCOMP:
+                self._balks = 0
             self._drop(i, packet.end(self._out, i))
             if self._pos:
                 self._due = self._rx

@@ -51,6 +51,7 @@ class Outbox:
         self._id = 0  # the packet identifier given last
         self._asked = {}  # packet identifier: subscriptions that wait for an acknowledgement
         self._sent = self._done = 0  # messages accepted, and done with
+        self._balks = 0  # connections in a row that ended after PUBRELs, without any PUBCOMP
         self._stats = {
             "retried": 0,
             "acknowledged": 0,
@@ -143,7 +144,8 @@ class Outbox:
 
     def _resume(self, kept):
         # A connection is accepted: begin again, with DUP if the broker kept the session.
-        # Returns the PUBRELs to start with; their messages come to stand first, as written.
+        # Returns the PUBRELs to start with; their messages come to stand first, as written. For a
+        # broker that keeps on balking at these (rumqttd forgets its PUBRECs) it is PUBLISH again.
         written = ~self._find(8, 0)
         out = self._out
         first = bytearray()
@@ -156,6 +158,8 @@ class Outbox:
                 continue
             if not kept:
                 out[i] = n & (0x35 if n & 6 == 6 else 0x37)
+            elif n & 6 == 6 and self._balks > 2:
+                out[i] = n & 0x35 | 8
             elif n & 6 == 6:
                 first.extend(b"b\2")
                 integer(first, packet_id(out, i))
@@ -168,6 +172,7 @@ class Outbox:
                 self._stats["retried"] += 1
             i = k
         self._new = self._pos < i
+        self._balks = self._balks + 1 if first else 0
         return first
 
     def _new_id(self):
