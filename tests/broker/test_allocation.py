@@ -1,4 +1,4 @@
-"""Nothing is allocated while a connection lasts, and the figures that were promised hold."""
+"""Nothing is allocated while a connection lasts, and neither code nor heap has grown."""
 
 import pytest
 from proxy import Proxy
@@ -7,6 +7,7 @@ from tools import size
 from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
+# Ceilings over what is reached now; the aim is 9,000 bytes and 28 KiB.
 CORE = 9800  # bytes
 HEAP = 35  # KiB
 
