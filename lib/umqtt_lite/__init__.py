@@ -5,4 +5,5 @@ try:
 except ImportError:
     from . import cpython
 
-from .client import ConnectionLost, MQTTClient, MQTTError, OutboxFull, ProtocolError, Refused
+from .client import ConnectionLost, MQTTClient, MQTTError, ProtocolError, Refused
+from .outbox import OutboxFull

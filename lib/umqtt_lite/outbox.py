@@ -17,41 +17,31 @@ for its message. That closes the gap: a bytearray that was `size` long once shri
 within its memory. So nothing here allocates, but _resume() with a message in state 6.
 """
 
-from micropython import const
-
-from .packet import MQTTError, check_topic, end, integer, packet_id, remaining_length, string, text
-
-_RESERVE = const(12)  # for what must always fit: a reply, PINGREQ and DISCONNECT
-_PUBACK = const(0x40)  # types that are sent: PUBLISH is below it, all others are not
+from .packet import MQTTError, check_topic, end, packet_id, remaining_length, string, text, u16
 
 
 class OutboxFull(MQTTError):
     """The message was not accepted. Publish it again when poll() has made room."""
 
 
-def none(buf, start, n):
-    """Stands for write() where there is no connection."""
-
-
 class Outbox:
     """The outgoing side of MQTTClient."""
 
     def __init__(self, n):
-        self._size = self._room = n - _RESERVE  # _room: less while a SUBSCRIBE waits for it
-        self._out = bytearray(n)
-        self._out[:] = b""
-        self._pos = 0
+        # without the reserve for what must always fit: a reply, PINGREQ and DISCONNECT.
+        # _room: less while a SUBSCRIBE waits for it
+        self._size = self._room = n - 12
+        self._out = out = bytearray(n)
+        out[:] = b""
         self._new = False  # there is something to be written
-        self._write = none
-        # While _n >= 0, nothing is here but a QoS 0 PUBLISH to _topic with _n bytes of payload, to
-        # be written or written. Written, it is the template of the next: _head + _n = _all bytes
-        self._n = self._all = -1
-        self._head = 0
+        # While _n >= 0, nothing is here but a QoS 0 PUBLISH to _topic, _n bytes with the payload
+        # behind _head, to be written or written. Written, it is the template of the next
+        self._n = -1
         self._topic = None
-        self._id = 0  # the packet identifier given last
         self._asked = {}  # packet identifier: subscriptions that wait for an acknowledgement
-        self._sent = self._done = 0  # messages accepted, and done with
-        self._balks = 0  # connections in a row that ended after PUBRELs, without any PUBCOMP
+        # _id: the packet identifier given last; _sent, _done: messages accepted, and done with;
+        # _balks: connections in a row that ended after PUBRELs, without any PUBCOMP
+        self._pos = self._head = self._id = self._sent = self._done = self._balks = 0
         self._stats = {
             "retried": 0,
             "acknowledged": 0,
@@ -61,7 +51,20 @@ class Outbox:
             "connects": 0,
         }
 
-    def _accept(self, topic, payload, flags):
+    # Not properties: with one in its class, MicroPython takes ten times as long for every store of
+    # an attribute.
+    def __getattr__(self, name):
+        if name == "stats":
+            self._stats["sent"] = self._sent
+            return self._stats
+        if name != "pending":
+            raise AttributeError(name)
+        if self._n >= 0:
+            return int(self._new)
+        self._find(8, 0)
+        return self._sent - self._done
+
+    def _put(self, topic, payload, flags):
         # publish() in full
         if topic is not self._topic:
             topic = check_topic(topic)
@@ -84,26 +87,23 @@ class Outbox:
         remaining_length(out, n - 7)
         string(out, topic)
         if flags > 1:
-            integer(out, self._id)
-        self._head = n = len(out)
+            u16(out, self._id)
+        self._head = len(out)
         out.extend(payload)
-        n = len(out) - n
-        if n != len(payload):  # a memoryview of larger items
+        if end(out, start) != len(out):  # a memoryview of larger items
             out[start:] = b""
             raise TypeError("payload")
         self._topic = topic if isinstance(topic, bytes) else None
         if not (start or flags):
-            self._n = n
-            self._all = len(out)
-            self._pos = 0
+            self._n = len(out)
         self._sent += 1
         self._new = True
-        return self._id if flags > 1 else 0
+        return flags // 2 and self._id
 
     def _settle(self):
         # no template any more
         if self._n >= 0:
-            self._n = self._all = -1
+            self._n = -1
             self._done = self._sent - self._new
             if not self._new:
                 self._out[:] = b""
@@ -114,11 +114,11 @@ class Outbox:
         out = self._out
         out.append(flags)
         out.append(2)
-        integer(out, n)
+        u16(out, n)
         self._new = True
 
-    def _find(self, state, id):
-        # Offset of the written message in this state with this identifier, or ~ offset of the
+    def _find(self, qos, id):
+        # Offset of the written message with these QoS bits and identifier, or ~ offset of the
         # first packet that is not wholly written. Drops on the way what waits for nothing.
         self._settle()
         out = self._out
@@ -129,18 +129,15 @@ class Outbox:
                 break
             n = packet_id(out, i)
             if not n:
-                self._drop(i, k)
-            elif n == id and out[i] & 6 == state:
+                if out[i] < 0x40:  # PUBLISH
+                    self._done += 1
+                out[i:k] = b""
+                self._pos -= k - i
+            elif n == id and out[i] & 6 == qos:
                 return i
             else:
                 i = k
         return ~i
-
-    def _drop(self, i, k):
-        if self._out[i] < _PUBACK:
-            self._done += 1
-        self._out[i:k] = b""
-        self._pos -= k - i
 
     def _resume(self, kept):
         # A connection is accepted: begin again, with DUP if the broker kept the session.
@@ -153,23 +150,24 @@ class Outbox:
         while i < len(out):
             k = end(out, i)
             n = out[i]
-            if n >= _PUBACK:
+            if n >= 0x40:  # not PUBLISH
                 out[i:k] = b""
                 continue
+            if n & 6 == 6 and (self._balks > 14 or not kept):
+                n &= 0x35
             if not kept:
-                out[i] = n & (0x35 if n & 6 == 6 else 0x37)
-            elif n & 6 == 6 and self._balks > 2:
-                out[i] = n & 0x35 | 8
-            elif n & 6 == 6:
+                n &= 0x37
+            elif i < written:
+                n |= 8
+                self._stats["retried"] += 1
+            out[i] = n
+            if n & 6 == 6:
                 first.extend(b"b\2")
-                integer(first, packet_id(out, i))
+                u16(first, packet_id(out, i))
                 message = out[i:k]
                 out[i:k] = b""
                 out[self._pos : self._pos] = message
                 self._pos += k - i
-            elif i < written:
-                out[i] = n | 8
-                self._stats["retried"] += 1
             i = k
         self._new = self._pos < i
         self._balks = self._balks + 1 if first else 0

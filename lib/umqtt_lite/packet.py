@@ -25,7 +25,7 @@ def remaining_length(buf: bytearray, n: int):
     buf.append(n)
 
 
-def integer(buf: bytearray, n: int):
+def u16(buf: bytearray, n: int):
     """Append `n` in two bytes (1.5.2)."""
     buf.append(n >> 8)
     buf.append(n & 255)
@@ -36,7 +36,7 @@ def string(buf: bytearray, s):
     s = text(s)
     if len(s) >> 16:
         raise ValueError("string")
-    integer(buf, len(s))
+    u16(buf, len(s))
     buf.extend(s)
 
 
@@ -50,9 +50,8 @@ def connect(client_id, user, password, keepalive: int, clean: bool, will) -> byt
             raise ValueError("will")
         topic = check_topic(topic)
         flags += (36 if retain else 4) + 8 * qos
-    if user is not None:
-        flags += 128 if password is None else 192
-    elif password is not None:
+    flags += 128 * (user is not None) + 64 * (password is not None)
+    if flags >> 6 == 1:
         raise ValueError("user")
     if not (client_id or clean):
         raise ValueError("client_id")
@@ -60,7 +59,7 @@ def connect(client_id, user, password, keepalive: int, clean: bool, will) -> byt
         raise ValueError("keepalive")
     body = bytearray(b"\0\4MQTT\4")
     body.append(flags)
-    integer(body, keepalive)
+    u16(body, keepalive)
     for s in client_id, topic, payload, user, password:
         if s is not None:
             string(body, s)

@@ -26,8 +26,8 @@ def connect(a, ssl, host: str):
     try:
         s.connect(a[-1])
     except OSError as e:
-        # EINPROGRESS of Linux and RP2040, ESP32 (lwIP), macOS
-        if e.args[0] not in (115, 119, 36):
+        # EINPROGRESS: 115 of Linux and RP2040, 119 of ESP32 (lwIP), 36 of macOS
+        if e.args[0] not in b"\x73\x77\x24":
             s.close()
             raise
     return wrap(s, ssl, host)

@@ -2,6 +2,7 @@
 
 from micropython import const
 
+from . import client
 from .packet import ProtocolError, is_plain, remaining_length, string, text
 
 # A subscription: a list of
@@ -35,7 +36,7 @@ def match(f: bytes, s) -> bool:
     return j == n
 
 
-class Subscriptions:
+class Subs:
     def __init__(self, box):
         self._box = box
         self._list = []
@@ -60,6 +61,8 @@ class Subscriptions:
         subs.append([f, handler, qos, 2])
         self._list = subs
         self.due = True
+        if self._box.connected:
+            self._box._due = client.ticks_ms()
 
     def ask(self):
         """Put SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10) into the outbox, with as many of the filters
@@ -104,8 +107,9 @@ class Subscriptions:
         self.due = True
 
     def answer(self, id, codes):
-        """SUBACK (3.9), or UNSUBACK with no codes. The filters that were refused."""
-        asked = self._box._asked
+        """SUBACK (3.9), or UNSUBACK with no codes. The hook to call, if filters were refused."""
+        box = self._box
+        asked = box._asked
         batch = asked.get(id)
         refused = []
         if batch and (batch[0][_QOS] < 0) == (not codes):  # else it is a stray
@@ -119,7 +123,9 @@ class Subscriptions:
                         self._list.remove(s)
                 elif code > 2:
                     refused.append(s[_FILTER])
-        return refused
+        if refused:
+            box._event = box.error = client.Refused("subscription", *refused)
+            return box.on_refused
 
     def route(self, topic, payload, retain):
         """Call the handlers of those that match. Whether there was one."""

@@ -1,6 +1,7 @@
-from scripted import CONNACK, Broker, frame, h, text
+from scripted import CONNACK, Broker, frame, h, now, since, text
 
 from umqtt_lite import ConnectionLost, ProtocolError, Refused
+from umqtt_lite import client as module
 
 
 def check_connect(flags_keepalive, *fields, **options):
@@ -203,3 +204,96 @@ def test_disconnect_flushes():
     broker.expect(h("30 04 00 01 74 78 e0 00"))
     broker.expect_close()
     broker.close()
+
+
+def test_disconnect_while_nothing_can_be_written():
+    """It gives up in time; no DISCONNECT stands in the middle of a packet."""
+    broker = Broker(outbox=4096, timeout=1)
+    broker.start()
+    packet = frame(0x30, text("t"), b"x" * 3000)
+    begin = now()  # of a time in which nothing more could be written
+    while since(now(), begin) < 300:
+        if broker.client.pending == 0:
+            broker.client.publish("t", b"x" * 3000)
+            begin = now()
+        broker.client.poll()
+    begin = now()
+    broker.client.disconnect()
+    assert since(now(), begin) < 2000
+    while broker.pull():
+        while broker.received.startswith(packet):
+            broker.received = broker.received[len(packet) :]
+    assert packet.startswith(broker.received)
+    broker.close()
+
+
+class Clock:
+    """The clock of a board that was on for days: its ticks have 30 bits."""
+
+    def __init__(self):
+        self.names = "ticks_ms", "ticks_add", "ticks_diff"
+        self.real = [getattr(module, name) for name in self.names]
+        self.days = 0
+
+    def __enter__(self):
+        for name in self.names:
+            setattr(module, name, getattr(self, name))
+        return self
+
+    def __exit__(self, *error):
+        for name, function in zip(self.names, self.real):
+            setattr(module, name, function)
+
+    def ticks_ms(self):
+        return self.real[0]() + self.days * 86400000 & 0x3FFFFFFF
+
+    def ticks_add(self, ticks, delta):
+        return ticks + delta & 0x3FFFFFFF
+
+    def ticks_diff(self, later, earlier):
+        return (later - earlier + 0x20000000 & 0x3FFFFFFF) - 0x20000000
+
+
+def test_no_link_for_days():
+    for days in range(1, 20):
+        with Clock() as clock:
+            broker = Broker()
+            broker.client.link = False
+            for _ in range(days):
+                clock.days += 1
+                broker.step()
+            broker.client.link = True
+            broker.start()
+            broker.close()
+
+
+def test_stopped_for_days():
+    with Clock() as clock:
+        broker = Broker()
+        broker.start()
+        broker.client.disconnect()
+        for _ in range(13):
+            clock.days += 7
+            broker.step()
+            broker.client.connect()
+            broker.start()
+            broker.client.disconnect()
+        broker.close()
+
+
+def test_connected_for_days():
+    with Clock() as clock:
+        broker = Broker(keepalive=0)
+        broker.start()
+        for n in range(1, 4):
+            for _ in range(7):
+                clock.days += 1
+                broker.step()
+            broker.client.publish("t", "x", qos=1)
+            broker.expect(h("32 06 00 01 74 00 0%d 78" % n))
+            broker.expect_nothing(20)
+            broker.send(h("40 02 00 0%d" % n))
+            broker.await_event("ack", n)
+        broker.drop()
+        broker.start()
+        broker.close()

@@ -1,3 +1,5 @@
+from array import array
+
 from scripted import Broker, frame, h, text
 
 from umqtt_lite import OutboxFull
@@ -103,6 +105,16 @@ def test_not_allowed():
         except ValueError:
             continue
         raise AssertionError("accepted QoS %d" % qos)
+    for words in (
+        (memoryview(array("H", [97])), "x"),
+        ("t", memoryview(array("H", [97]))),
+        (1, "x"),
+    ):
+        try:
+            broker.client.publish(*words)
+        except TypeError:
+            continue
+        raise AssertionError("accepted %r" % (words,))
     broker.expect_nothing()
     assert broker.client.pending == 0
     broker.close()

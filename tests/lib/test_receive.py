@@ -225,3 +225,56 @@ def test_full_outbox_does_not_stop_the_inbox():
     broker.expect(b"".join(bytes((0x40, 2, 1, i)) for i in range(1, 21)))
     assert len(broker.take()) == 20
     broker.close()
+
+
+def test_qos_2_in_a_session_of_an_earlier_life():
+    """The first CONNACK of a device that was reset says that the session is present."""
+    broker = Broker(clean_session=False)
+    broker.start(h("20 02 01 00"))
+    broker.send(h("62 02 00 07"))
+    broker.expect(h("70 02 00 07"))
+    broker.send(h("34 06 00 01 74 00 09 78"))
+    broker.expect(h("50 02 00 09"))
+    assert ("message", b"t", b"x", False) in broker.take()
+    broker.close()
+
+
+def test_more_at_qos_2_than_can_be_remembered():
+    """Those beyond come again on the next connection, in order, none twice, none left out."""
+
+    def publish(pids, first=0x34):
+        broker.send(b"".join(frame(first, text("t"), bytes((0, i)), bytes((i,))) for i in pids))
+
+    def received():
+        return [event[2][0] for event in broker.take() if event[0] == "message"]
+
+    broker = Broker(clean_session=False)
+    broker.start()
+    publish(range(1, 41))
+    broker.expect(b"".join(bytes((0x50, 2, 0, i)) for i in range(1, 33)))
+    for i in range(1, 32):
+        broker.send(bytes((0x62, 2, 0, i)))
+        broker.expect(bytes((0x70, 2, 0, i)))
+    publish([41])  # it has to stay behind those
+    broker.expect_nothing(20)
+    broker.send(h("62 02 00 20"))
+    broker.expect_close()
+    broker.start(h("20 02 01 00"))
+    broker.send(h("62 02 00 20"))
+    publish(range(33, 41), 0x3C)
+    publish([41])
+    broker.expect(h("70 02 00 20") + b"".join(bytes((0x50, 2, 0, i)) for i in range(33, 42)))
+    assert received() == list(range(1, 42))
+    broker.close()
+
+
+def test_end_while_a_packet_waits_for_room():
+    """Nothing but the failing write tells of it, as nothing can be read."""
+    broker = Broker(outbox=64, keepalive=0, retry=0)
+    broker.start()
+    broker.client.publish("t", b"x" * 42, qos=1)
+    broker.packet()
+    broker.conn.send(h("32 06 00 01 74 00 01 78") * 9)
+    broker.drop()
+    broker.until(lambda: not broker.client.connected, "the end of the connection")
+    broker.close()

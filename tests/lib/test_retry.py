@@ -69,22 +69,38 @@ def test_resent_with_dup_in_the_same_session():
     broker.close()
 
 
-def test_broker_that_forgot_its_pubrec():
-    """It says that the session is present, and closes the connection on PUBREL."""
-    broker = started(clean_session=False)
-    in_flight(broker)
-    for _ in range(3):
+def balk(broker, times):
+    """Connections that end on PUBREL."""
+    for _ in range(times):
         broker.client._backoff = 1
         broker.start(h("20 02 01 00"))
         broker.expect(h("62 02 00 03 3a 06 00 01 74 00 01 78 3c 06 00 01 74 00 02 78"))
         broker.drop()
         broker.until(lambda: not broker.client.connected, "disconnected")
+
+
+def test_broker_that_forgot_its_pubrec():
+    """It says that the session is present, and closes the connection on PUBREL."""
+    broker = started(clean_session=False)
+    in_flight(broker)
+    balk(broker, 15)
     broker.start(h("20 02 01 00"))
     broker.expect(h("3c 06 00 01 74 00 03 78 3a 06 00 01 74 00 01 78 3c 06 00 01 74 00 02 78"))
     broker.send(h("50 02 00 03"))
     broker.expect(h("62 02 00 03"))
     broker.send(h("70 02 00 03"))
     broker.await_event("ack", 3)
+    broker.close()
+
+
+def test_bad_link_is_no_forgetful_broker():
+    """Exactly once is not given up because some connections in a row end after PUBREL."""
+    broker = started(clean_session=False)
+    in_flight(broker)
+    balk(broker, 14)
+    broker.client._backoff = 1
+    broker.start(h("20 02 01 00"))
+    broker.expect(h("62 02 00 03"))
     broker.close()
 
 
