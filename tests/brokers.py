@@ -1,6 +1,8 @@
 """Real brokers on loopback, to be started, killed and started again on the same port."""
 
 import getpass
+import glob
+import json
 import os
 import shutil
 import signal
@@ -71,6 +73,7 @@ class Mosquitto(Broker):
         config.write_text(
             f"listener {self.port} 127.0.0.1\n"
             "allow_anonymous true\n"
+            "set_tcp_nodelay true\n"
             f"user {getpass.getuser()}\n"
             "persistence true\n"
             f"persistence_location {self.folder}/\n"
@@ -79,9 +82,39 @@ class Mosquitto(Broker):
             "autosave_interval 1\n"
             "max_queued_messages 0\n"
             # What it acknowledges is on its way to the subscriber already.
-            "max_inflight_messages 0\n"
+            "max_inflight_messages 0\n" + self.more()
         )
         return [path, "-c", str(config)]
+
+    def more(self) -> str:
+        """Further lines of the configuration."""
+        return ""
+
+
+class Denying(Mosquitto):
+    """Refuses subscriptions below denied/."""
+
+    def more(self):
+        folders = ("/usr/lib/*", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
+        plugins = [p for f in folders for p in glob.glob(f"{f}/mosquitto_dynamic_security.so")]
+        assert plugins, "Mosquitto's dynamic security plugin is in none of " + ", ".join(folders)
+        acl = {"acltype": "subscribePattern", "topic": "denied/#", "priority": 0, "allow": False}
+        access = dict.fromkeys(
+            ("publishClientSend", "publishClientReceive", "subscribe", "unsubscribe"), True
+        )
+        rules = self.folder / "rules.json"
+        rules.write_text(
+            json.dumps(
+                {
+                    "defaultACLAccess": access,
+                    "clients": [],
+                    "roles": [{"rolename": "denied", "acls": [acl]}],
+                    "groups": [{"groupname": "all", "roles": [{"rolename": "denied"}]}],
+                    "anonymousGroup": "all",
+                }
+            )
+        )
+        return f"plugin {plugins[0]}\nplugin_opt_config_file {rules}\n"
 
 
 BROKERS = {"iotcore": Iotcore, "mosquitto": Mosquitto}

@@ -33,12 +33,13 @@ def runtime(request):
 
 
 @pytest.fixture
-def device(runtime):
-    """Starts device scripts under the runtime, and ends what a test leaves running."""
+def device(request, runtime):
+    """Starts scripts of the folder `device` under the runtime; ends what a test leaves running."""
     devices = []
 
-    def start(*args, **kwargs):
-        devices.append(Device(runtime, *args, **kwargs))
+    def start(script, *args, **kwargs):
+        path = request.path.with_name("device") / script
+        devices.append(Device(runtime, path, *args, **kwargs))
         return devices[-1]
 
     yield start

@@ -4,13 +4,11 @@ import json
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import paho.mqtt.client as paho
 from runtimes import ROOT, command, environment
 
 PATIENCE = 20  # seconds
-DEVICE = Path(__file__).parent / "broker/device"
 
 
 class Log:
@@ -34,18 +32,18 @@ class Log:
 
 
 class Device:
-    """A script of tests/broker/device that prints JSON lines and obeys those it is sent."""
+    """A device script, which prints JSON lines and obeys those it is sent."""
 
-    def __init__(self, runtime, script, *args, heap="128k"):
+    def __init__(self, runtime, script, *args, heap="128k", **where):
         self.log = Log()
         self.process = subprocess.Popen(
-            command(runtime, DEVICE / script, *map(str, args), heap=heap),
+            command(runtime, script, *map(str, args), heap=heap),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
             cwd=ROOT,
-            env=environment(),
+            env=environment(**where),
         )
         self.reader = threading.Thread(target=self.read)
         self.reader.start()
@@ -68,11 +66,15 @@ class Device:
         """Wait for the count-th event of that name and those first values."""
 
         wanted = [name, *values]
+        seen = hits = 0
 
         def found(entries):
-            hits = sum(entry[: len(wanted)] == wanted for entry in entries if entry)
-            assert hits >= count or None not in entries, "the device ended:\n" + "".join(
-                entry if isinstance(entry, str) else f"{entry}\n" for entry in entries
+            nonlocal seen, hits
+            new = entries[seen:]
+            seen += len(new)
+            hits += sum(entry[: len(wanted)] == wanted for entry in new if entry)
+            assert hits >= count or None not in new, "the device ended:\n" + "".join(
+                entry if isinstance(entry, str) else f"{entry}\n" for entry in entries[-99:]
             )
             return hits >= count
 
@@ -118,8 +120,10 @@ class Peer:
         self.client.subscribe(topic_filter, qos)
         assert done.wait(PATIENCE), "no SUBACK"
 
-    def publish(self, topic, payload, qos=0, retain=False):
-        self.client.publish(topic, payload, qos, retain).wait_for_publish(PATIENCE)
+    def publish(self, topic, payload, qos=0, retain=False, wait=True):
+        info = self.client.publish(topic, payload, qos, retain)
+        if wait:
+            info.wait_for_publish(PATIENCE)
 
     def wait(self, count):
         """Wait until that many messages are here, and return all there are."""

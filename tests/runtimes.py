@@ -16,9 +16,9 @@ def command(runtime: str, script: Path, *args: str, heap: str = "96k") -> list[s
     return [micropython, "-X", f"heapsize={heap}", str(script), *args]
 
 
-def environment() -> dict[str, str]:
-    """The environment of a process that imports the library."""
-    path = [str(ROOT / "lib"), str(ROOT / "tests/lib")]
+def environment(lib: Path = ROOT / "lib") -> dict[str, str]:
+    """The environment of a process that imports the library, or the .mpy files in `lib`."""
+    path = [str(lib), str(ROOT / "tests/lib"), str(ROOT / "tests")]
     # MicroPython drops its own default (frozen modules first) once the variable is set.
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path),

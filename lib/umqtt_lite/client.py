@@ -30,7 +30,7 @@ _POLLOUT = const(4)
 # Where a connection ended, by state from _WAITING
 _ENDS = const(
     (
-        "cannot resolve or reach %s:%d: %s",
+        "cannot find or reach %s:%d: %s",
         "no CONNACK from %s:%d (port, TLS, credentials?): %s",
         "connection to %s:%d lost: %s",
     )
@@ -43,7 +43,7 @@ _CODES = const(
         "protocol version",
         "client identifier",
         "server unavailable",
-        "user or password",
+        "credentials",
         "not authorized",
     )
 )
@@ -453,6 +453,7 @@ class MQTTClient(Outbox):
             if id in box.ids:
                 box.ids[box.ids.index(id)] = 0
                 if self._deaf and not any(box.ids):
+                    self._backoff = 1000
                     raise OSError("stuck")
             self._add(0x70, id)
         elif n > _PUBCOMP:  # SUBACK, UNSUBACK

@@ -7,9 +7,9 @@ from tools import size
 from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
-# Ceilings over what is reached now; the aim is 9,000 bytes and 28 KiB.
-CORE = 9800  # bytes
-HEAP = 35  # KiB
+# A ceiling over what is reached now; the aim is 28 KiB.
+CORE = 9000  # bytes
+HEAP = 32  # KiB
 
 CASES = (
     [(case, qos) for case in ("publish", "receive") for qos in (0, 1, 2)]
@@ -34,8 +34,9 @@ CATCHES = {("client", "_try")}
 
 @pytest.fixture(scope="module")
 def large():
-    """The functions that take their frame from the heap."""
-    return {(frame.module, frame.function) for frame in size.large_frames(MICROPYTHON)}
+    """The functions that take their frame from the heap; the spool may, and sleep has time."""
+    frames = size.large_frames(MICROPYTHON)
+    return {(f.module, f.function) for f in frames if f.module not in ("spool", "sleep")}
 
 
 @pytest.fixture
@@ -64,10 +65,10 @@ def ran(case, device, peer, link, broker, topic):
             source.publish(topic, payload, qos)
     elif name == "retry":
         steady.wait("deaf")
-        link.heard.clear()
+        link.call(link.heard.clear)
         steady.tell("go on")
         steady.wait("retried", 1)
-        link.heard.set()
+        link.call(link.heard.set)
         steady.tell("go on")
     steady.wait("done")
     return {tuple(function) for function in steady.events("done")[0][0]}

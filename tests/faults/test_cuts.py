@@ -1,0 +1,98 @@
+"""One whole session, cut after every single byte in either direction."""
+
+import queue
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ledger
+import pytest
+from brokers import Mosquitto
+from processes import Device, Peer
+from proxy import Faults, Proxy
+from storm import SPEED
+from tools.size import BUILD
+
+SCRIPT = Path(__file__).parent / "device/session.py"
+WORKERS = 6  # they mostly wait
+CASES = [
+    (broker, how, direction)
+    for broker, how in (
+        ("mosquitto", "close"),
+        ("mosquitto", "reset"),
+        ("mosquitto", "silent"),
+        ("iotcore", "close"),
+    )
+    for direction in ("up", "down")
+]
+
+
+class Sessions:
+    """Devices that go through sessions, each over a proxy of its own, and their peer."""
+
+    def __init__(self, broker):
+        self.broker = broker
+        # iotcore forgets QoS 2 handshakes with the connection, and delivers QoS 0 as QoS 1
+        self.levels, self.once = (3, (0, 2)) if isinstance(broker, Mosquitto) else (2, ())
+        self.peer = Peer(broker.port)
+        self.peer.subscribe("+/out", self.levels - 1)
+        self.idle = queue.SimpleQueue()
+        self.devices = [
+            Device("micropython", SCRIPT, SPEED, heap="64k", lib=BUILD) for _ in range(WORKERS)
+        ]
+        for device in self.devices:
+            self.idle.put(device)
+        self.pool = ThreadPoolExecutor(WORKERS)
+
+    def run(self, name, faults=()):
+        """A session with an exact ledger. Returns the bytes in each direction."""
+        device = self.idle.get()
+        proxy = Proxy(self.broker.port, faults)
+        try:
+            device.tell(proxy.port, name, self.levels)
+            device.wait("listening", name)
+            for qos in range(self.levels):
+                self.peer.publish(f"{name}/in", ledger.payload(qos, 0), qos)
+            device.wait("done", name)
+            sent = [1] * self.levels
+            self.peer.log.wait(lambda _: ledger.complete(sent, self.arrived(name)))
+            ledger.check(sent, self.arrived(name), self.once)
+            got = [tuple(event[1:]) for event in device.events("got") if event[0] == name]
+            ledger.check(sent, got, self.once)
+            return {
+                way: sum(len(data) for _, direction, data in proxy.trace if direction == way)
+                for way in ("up", "down")
+            }
+        except AssertionError as error:
+            error.add_note(f"{faults}\n{proxy.trace}")
+            raise
+        finally:
+            proxy.stop()
+            self.idle.put(device)
+
+    def arrived(self, name):
+        topic = f"{name}/out"
+        return [ledger.entry(message[1]) for message in self.peer.messages if message[0] == topic]
+
+    def stop(self):
+        self.pool.shutdown(cancel_futures=True)
+        for device in self.devices:
+            device.stop()
+        self.peer.stop()
+
+
+@pytest.fixture(scope="module")
+def sessions(broker):
+    sessions = Sessions(broker)
+    yield sessions
+    sessions.stop()
+
+
+@pytest.mark.parametrize("broker, how, direction", CASES, indirect=["broker"])
+def test_cut_after_every_byte(sessions, how, direction):
+    name = f"{how}-{direction}"
+    size = sessions.run(f"{name}-whole")[direction]
+    assert size > 60
+    cuts = range(size + 1)
+    faults = [[Faults({direction: cut}, how)] for cut in cuts]
+    names = [f"{name}-{cut}" for cut in cuts]
+    assert len(list(sessions.pool.map(sessions.run, names, faults))) == size + 1
