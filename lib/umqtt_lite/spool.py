@@ -201,8 +201,10 @@ class Spool:
             while len(segs) > _SEGMENTS:
                 if not self._drop:
                     raise OSError(_ENOSPC)
-                while self._at < segs[1]:
+                while True:
                     i = len(self._look())
+                    if self._at >= segs[1]:
+                        break
                     self._move(i)
                     self.dropped += i > 0
                 os.remove(self._path % segs[0])

@@ -41,9 +41,9 @@ def describe(micropython: str) -> str:
 class Table:
     """Rows of a Markdown table, one column for each client."""
 
-    def __init__(self, clients: list[str]):
+    def __init__(self, clients: list[str], titles: dict = TITLES):
         self.clients = clients
-        self.rows = [["", *(TITLES[client] for client in clients)]]
+        self.rows = [["", *(titles[client] for client in clients)]]
 
     def add(self, title: str, cells: dict) -> None:
         self.rows.append([title, *(cells.get(client, NONE) for client in self.clients)])
@@ -108,6 +108,17 @@ def rates(table: Table, bench: measure.Bench, clients: list[str]) -> None:
         table.add(title, cells)
 
 
+def flash(micropython: str) -> Table:
+    """What the spool does to littlefs, and that to its blocks."""
+    found = measure.flash(micropython)
+    columns = {"store": "stored", "drain": "delivered"}
+    table = Table(list(columns), columns)
+    for i, title in enumerate(("bytes programmed", "blocks erased")):
+        table.add(f"{title} per 1,000 readings", {c: number(found[c][i]) for c in columns})
+    table.add("bytes handed over per byte", {"store": f"{found['handed']:.3f}"})
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--peers", type=Path, help="a folder that holds umqtt/simple.py")
@@ -128,10 +139,11 @@ def main() -> int:
             if measure.has_valgrind():
                 instructions(table, bench, clients)
             rates(table, bench, clients)
+            spool = flash(micropython)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{describe(micropython)}; {broker}\n\n{table}")
+    print(f"{describe(micropython)}; {broker}\n\n{table}\n\nThe flash spool:\n\n{spool}")
     if not measure.has_valgrind():
         print("\nInstructions are counted with valgrind: sudo apt-get install valgrind")
     return 0

@@ -54,6 +54,14 @@ def runs_in(micropython: str, port: int, client: str, kib: int) -> bool:
     return done.returncode == 0 and done.stdout == "ok\n"
 
 
+def flash(micropython: str) -> dict:
+    """What a spool does to its flash for 1,000 readings, as store.py prints it."""
+    done = run(micropython, "store", 1000, heap="2M")
+    if done.returncode:
+        raise Failed(f"store:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout)
+
+
 class Bench:
     """Measures with one interpreter and one broker."""
 
