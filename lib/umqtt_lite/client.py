@@ -42,7 +42,7 @@ _CODES = const(
         None,
         "protocol version",
         "client identifier",
-        "server unavailable",
+        "unavailable",
         "credentials",
         "not authorized",
     )
@@ -273,7 +273,6 @@ class MQTTClient(Outbox):
                 self._due = ticks_add(self._due, self._backoff * os.urandom(1)[0] >> 8)
                 self._backoff = min(2 * self._backoff, _MINUTE)
                 n = self.on_disconnect
-                k = 1
             if not n:
                 return
             if n == _MESSAGE:
@@ -302,6 +301,8 @@ class MQTTClient(Outbox):
                     self._add(0x40 + 4 * (box.type & 4), n)  # PUBACK, PUBREC
             elif n != _MORE:
                 n(self._event)
+                if not self.connected:
+                    return
             n = -1
         self._due = self._rx  # wait() is to know that there may be more
 

@@ -61,5 +61,14 @@ class Stream:
             return None
 
 
+def resolve(host, port):
+    try:
+        return _resolve(host, port)
+    except UnicodeError as e:  # of a name that cannot be one
+        raise OSError(str(e)) from None
+
+
+_resolve = stream.resolve
+stream.resolve = resolve
 stream.poll = Poll
 stream.wrap = Stream
