@@ -56,12 +56,14 @@ def show(data):
 
 
 class Broker:
+    Client = MQTTClient
+
     def __init__(self, client_id="c", **options):
         self.listener, self.port = listen()
         self.conn = None
         self.received = b""
         self.events = []  # what the hooks were told, as tuples
-        self.client = client = MQTTClient(client_id, "127.0.0.1", self.port, **options)
+        self.client = client = self.Client(client_id, "127.0.0.1", self.port, **options)
         client.on_connect = lambda present: self.events.append(("connect", present))
         client.on_disconnect = lambda error: self.events.append(("disconnect", error))
         client.on_message = self.handler("message")

@@ -278,3 +278,24 @@ def test_end_while_a_packet_waits_for_room():
     broker.drop()
     broker.until(lambda: not broker.client.connected, "the end of the connection")
     broker.close()
+
+
+def test_qos_2_once_over_connections():
+    """A PUBLISH that comes again on the next connection of a session is acknowledged only."""
+    broker = Broker(clean_session=False)
+    broker.start()
+    for _ in range(2):
+        broker.send(h("34 06 00 01 74 00 09 78"))
+        broker.expect(h("50 02 00 09"))
+        broker.drop()
+        broker.until(lambda: not broker.client.connected, "disconnected")
+        broker.client._backoff = 1
+        broker.start(h("20 02 01 00"))
+    assert broker.take().count(("message", b"t", b"x", False)) == 1
+    broker.drop()
+    broker.until(lambda: not broker.client.connected, "disconnected")
+    broker.start()  # a new session
+    broker.send(h("34 06 00 01 74 00 09 78"))
+    broker.expect(h("50 02 00 09"))
+    assert broker.take().count(("message", b"t", b"x", False)) == 1
+    broker.close()

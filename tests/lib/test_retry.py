@@ -150,3 +150,17 @@ def test_acknowledgement_from_before_is_a_stray():
     broker.await_event("ack", 1)
     broker.expect_nothing()
     broker.close()
+
+
+def test_no_dup_where_the_broker_has_not_seen_it():
+    """In the same session, beside one that it may have seen."""
+    broker = started(clean_session=False)
+    broker.client.publish("t", "x", qos=1)
+    broker.expect(h("32 06 00 01 74 00 01 78"))
+    broker.drop()
+    broker.until(lambda: not broker.client.connected, "disconnected")
+    broker.client.publish("t", "y", qos=1)
+    broker.client.publish("t", "z", qos=2)
+    broker.start(h("20 02 01 00"))
+    broker.expect(h("3a 06 00 01 74 00 01 78 32 06 00 01 74 00 02 79 34 06 00 01 74 00 03 7a"))
+    broker.close()
