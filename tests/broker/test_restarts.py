@@ -1,19 +1,12 @@
-"""What was accepted arrives, although links are cut and brokers killed meanwhile."""
+"""What was accepted arrives, although brokers end meanwhile. See faults/ for worse."""
 
 import json
-import random
 import signal
 
 import pytest
 from brokers import Mosquitto
-from proxy import Proxy
 
 COUNT = 300
-
-# iotcore forgets QoS 2 handshakes with the connection: it closes the next one on their PUBREL
-CASES = pytest.mark.parametrize(
-    "broker, qos", [("iotcore", 1), ("mosquitto", 1), ("mosquitto", 2)], indirect=["broker"]
-)
 
 
 @pytest.fixture
@@ -22,20 +15,6 @@ def mosquitto(tmp_path):
     broker = Mosquitto(tmp_path)
     yield broker.start()
     broker.kill()
-
-
-@pytest.fixture
-def bad_link():
-    """Starts proxies that cut connections."""
-    proxies = []
-
-    def link(port, cuts):
-        proxies.append(Proxy(port, cuts))
-        return proxies[-1]
-
-    yield link
-    for proxy in proxies:
-        proxy.stop()
 
 
 def numbers(watch):
@@ -74,40 +53,6 @@ def test_qos_2_exactly_once(device, peer, mosquitto, topic):
     sender.wait("done")
     watch = peer(mosquitto.port, "watch", clean_session=False)
     assert numbers(watch) == list(range(COUNT))
-
-
-@CASES
-@pytest.mark.parametrize("seed", range(3))
-def test_out_over_a_bad_link(device, peer, broker, bad_link, topic, qos, seed):
-    watch = peer(broker.port)
-    watch.subscribe(topic, qos)
-    rng = random.Random(seed)
-    link = bad_link(broker.port, [rng.randrange(40, 1500) for _ in range(15)])
-    device("flood.py", link.port, topic, qos, COUNT).wait("done")
-    received = numbers(watch)
-    assert link.connections > 5
-    if qos == 1:
-        received = list(dict.fromkeys(received))
-    assert received == list(range(COUNT))
-
-
-@CASES
-@pytest.mark.parametrize("seed", range(3))
-def test_in_over_a_bad_link(device, peer, broker, bad_link, topic, qos, seed):
-    rng = random.Random(seed)
-    link = bad_link(broker.port, [rng.randrange(200, 1500) for _ in range(15)])
-    source = peer(broker.port)
-    source.publish(topic, "-1", qos, retain=True)
-    receiver = device("drink.py", link.port, topic, qos)
-    receiver.wait("got", -1)  # the session knows the subscription
-    for i in range(COUNT):
-        source.publish(topic, str(i), qos)
-    receiver.wait("got", COUNT - 1)
-    received = [event[0] for event in receiver.events("got") if event[0] >= 0]
-    assert link.connections > 5
-    if qos == 1:
-        received = list(dict.fromkeys(received))
-    assert received == list(range(COUNT))
 
 
 def test_reconnects_and_subscribes_again(device, peer, own_broker, topic):
