@@ -25,7 +25,8 @@ def main(port, ca):
 
     client.on_disconnect = end
     client.subscribe("secure", got, 2)
-    client.publish("secure", b"x" * 400, False, 2)
+    # retained: SUBSCRIBE may get to the broker after it
+    client.publish("secure", b"x" * 400, True, 2)
     while not done:
         client.poll()
         client.wait(1000)
