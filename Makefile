@@ -36,7 +36,7 @@ soak: $(READY) mosquitto ## messages both ways while faults strike [MINUTES=10] 
 
 fuzz: $(READY) ## the client against a hostile broker [PACKETS=100000] [SEED=1]
 	@MICROPYTHON=$(MICROPYTHON) PACKETS=$(PACKETS) SEED=$(SEED) \
-		$(RUN) pytest -q -s tests/fuzz/test_fuzz.py
+		$(RUN) pytest -q -s tests/fuzz/test_fuzz.py::test_fuzz
 
 lint: $(VENV)/.stamp $(PORTS:%=build/stubs/%/.stamp) ## format, style, and types on each port
 	@$(RUN) ruff format --check .

@@ -45,7 +45,7 @@ class Device:
             cwd=ROOT,
             env=environment(**where),
         )
-        self.reader = threading.Thread(target=self.read)
+        self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
     def read(self):

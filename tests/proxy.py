@@ -65,7 +65,7 @@ class Proxy:
         sock = listener(0)
         self.port = sock.getsockname()[1]
         self.loop.run_until_complete(self.listen(sock))
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
 
     async def listen(self, sock):

@@ -8,7 +8,7 @@ from micropython import const
 from . import packet, stream
 from .inbox import Inbox, chunk
 from .outbox import Outbox
-from .packet import MQTTError, ProtocolError
+from .packet import MQTTError, ProtocolError, Refused
 
 # States
 _STOPPED = const(0)
@@ -41,7 +41,7 @@ _CODES = const(
     (
         None,
         "protocol version",
-        "client identifier",
+        "client_id",
         "unavailable",
         "credentials",
         "not authorized",
@@ -71,11 +71,6 @@ _ERRORS = (OSError, MQTTError, MemoryError)
 
 class ConnectionLost(MQTTError):
     """No connection to the broker any more, or none at all."""
-
-
-class Refused(MQTTError):
-    """The broker refused the connection: (what it objects to, return code) (3.2.2.3). Or, which
-    does not end the connection, subscriptions: ("subscription", topic filter...) (3.9.3)."""
 
 
 class MQTTClient(Outbox):
@@ -140,7 +135,7 @@ class MQTTClient(Outbox):
         reconnect=True,
     ):
         if min(outbox, inbox) < 64:
-            raise ValueError("outbox, inbox")
+            raise ValueError("outbox/inbox")
         Outbox.__init__(self, outbox)
         self._inbox = Inbox(inbox)
         self._connect = packet.connect(client_id, user, password, keepalive, clean_session, will)
@@ -319,9 +314,8 @@ class MQTTClient(Outbox):
                     self._read = s.readinto
                     self._hello = self._connect  # what is to be written of it
                     self._state = _GREETING
-                    self._deaf = self._ping = self._since = self._tries = (
-                        0  # all there before the steady state
-                    )
+                    # _deaf: to new messages of QoS 2. All there before the steady state
+                    self._deaf = self._ping = self._since = self._tries = 0
                     self._up = self._tx = now
                     self._due = ticks_add(ticks_ms(), self._config[_TIMEOUT])
                     self.wait(0)  # to allocate what it needs

@@ -10,6 +10,11 @@ class MQTTError(Exception):
     """Base of the errors that the network or the broker causes."""
 
 
+class Refused(MQTTError):
+    """The broker refused the connection: (what it objects to, return code) (3.2.2.3). Or, which
+    does not end the connection, subscriptions: ("subscription", topic filter...) (3.9.3)."""
+
+
 class ProtocolError(MQTTError):
     """What the broker sent is not MQTT 3.1.1: (what is wrong, its value)."""
 

@@ -2,8 +2,7 @@
 
 from micropython import const
 
-from . import client
-from .packet import ProtocolError, is_plain, remaining_length, string, text
+from .packet import ProtocolError, Refused, is_plain, remaining_length, string, text
 
 # A subscription: a list of
 _FILTER = const(0)
@@ -62,7 +61,7 @@ class Subs:
         self._list = subs
         self.due = True
         if self._box.connected:
-            self._box._due = client.ticks_ms()
+            self._box._due = self._box._rx
 
     def ask(self):
         """Put SUBSCRIBE (3.8) or UNSUBSCRIBE (3.10) into the outbox, with as many of the filters
@@ -124,7 +123,7 @@ class Subs:
                 elif code > 2:
                     refused.append(s[_FILTER])
         if refused:
-            box._event = box.error = client.Refused("subscription", *refused)
+            box._event = box.error = Refused("subscription", *refused)
             return box.on_refused
 
     def route(self, topic, payload, retain):

@@ -225,9 +225,7 @@ def test_publish(codec, topic, payload, retain, qos):
 
 @pytest.mark.parametrize("qos", range(3))
 @pytest.mark.parametrize("length", (127, 128, 16383, 16384, 2097151, 2097152))
-def test_lengths(request, codec, qos, length):
-    if length > 1 << 20 and "micropython" in request.node.name:
-        pytest.skip("megabytes in hexadecimal take it 8 s")
+def test_lengths(codec, qos, length):
     check_publish(codec, "t", at_length(qos, length), False, qos)
 
 

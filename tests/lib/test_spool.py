@@ -126,6 +126,14 @@ def raised(error, call, *args, **kwargs):
 # In good times
 
 
+def stored(*numbers, **options):
+    """A station with these messages on flash."""
+    station = Station(**options)
+    station.publish(*numbers)
+    station.spool.sync()
+    return station
+
+
 def test_fed_in_order_without_flash():
     station = Station(buffer=512)
     station.start()
@@ -329,9 +337,7 @@ def test_not_written_before_it_is_held():
 
 
 def test_sync():
-    station = Station()
-    station.publish(*range(5))
-    station.spool.sync()
+    station = stored(*range(5))
     assert station.used() == len(station.spool) == 5 * (9 + 43)
     files = station.files()
     station.spool.sync()
@@ -341,9 +347,7 @@ def test_sync():
 
 
 def test_sync_saves_what_is_acknowledged():
-    station = Station()
-    station.publish(*range(5))
-    station.spool.sync()
+    station = stored(*range(5))
     station.start()
     for _ in range(2):
         station.acknowledge(station.take()[0])
@@ -369,9 +373,7 @@ def test_acknowledged_is_removed():
 
 
 def test_position_is_saved_from_time_to_time():
-    station = Station(size=1 << 20)
-    station.publish(*range(100))
-    station.spool.sync()
+    station = stored(*range(100), size=1 << 20)
     station.start()
     for _ in range(70):
         station.acknowledge(station.take()[0])
@@ -411,18 +413,14 @@ def test_goes_on_after_restarts():
 
 
 def test_unsynced_is_lost_and_no_more():
-    station = Station()
-    station.publish(0, 1)
-    station.spool.sync()
+    station = stored(0, 1)
     station.publish(2)
     assert station.everything() == [0, 1]
     station.close()
 
 
 def test_drops_the_oldest():
-    station = Station(size=4096)
-    station.publish(*range(200))
-    station.spool.sync()
+    station = stored(*range(200), size=4096)
     assert station.most <= 4096
     station.start()
     found = station.drain()
@@ -435,9 +433,7 @@ def test_drops_the_oldest():
 
 def test_drops_while_in_flight():
     """What is in flight is not counted as dropped: it is delivered."""
-    station = Station(size=4096)
-    station.publish(*range(8))
-    station.spool.sync()
+    station = stored(*range(8), size=4096)
     station.start()
     pids = [station.take()[0] for _ in range(6)]
     station.drop()
@@ -538,9 +534,7 @@ def test_smaller_outbox_after_restart():
 
 def damaged(change, count=12, size=4096):
     """For each damage that change() yields to the first segment: what arrives after it."""
-    station = Station(size=size)
-    station.publish(*range(count))
-    station.spool.sync()
+    station = stored(*range(count), size=size)
     names = station.files()
     good = [read(station.folder + "/" + name) for name in names]
     for data in change(good[0]):
@@ -583,9 +577,7 @@ def test_every_torn_tail():
 
 
 def test_new_messages_behind_a_torn_tail():
-    station = Station()
-    station.publish(0, 1)
-    station.spool.sync()
+    station = stored(0, 1)
     path = station.folder + "/" + station.files()[0]
     write(path, read(path)[:-7])
     station.restart()
@@ -597,11 +589,12 @@ def test_new_messages_behind_a_torn_tail():
 
 
 def test_a_segment_of_noise():
-    station = Station(size=65536)
-    station.publish(*range(200))
-    station.spool.sync()
+    station = stored(*range(200), size=65536)
     first, second = station.segments()[:2]
-    write(station.folder + "/" + first, b"\xa0\x00\x20\x00\x01" * 700 + os.urandom(500))
+    write(
+        station.folder + "/" + first,
+        b"\xa0\x00\x20\x00\x01" * 700 + bytes(i * i % 251 for i in range(500)),
+    )
     found = station.everything()
     assert found == numbers(200)[-len(found) :] and len(found) > 100
     assert 1 <= station.spool.skipped <= 4
@@ -610,9 +603,7 @@ def test_a_segment_of_noise():
 
 def test_a_segment_ends_where_the_next_begins():
     """As after a write that failed, but was done."""
-    station = Station(size=4096)
-    station.publish(*range(8))
-    station.spool.sync()
+    station = stored(*range(8), size=4096)
     path = station.folder + "/" + station.segments()[0]
     record = b"\xa2\x00\x0a\x00\x01t"
     write(path, read(path) + record + crc32(record).to_bytes(4, "little"))
@@ -622,9 +613,7 @@ def test_a_segment_ends_where_the_next_begins():
 
 
 def test_a_segment_that_is_gone():
-    station = Station(size=4096)
-    station.publish(*range(40))
-    station.spool.sync()
+    station = stored(*range(40), size=4096)
     os.remove(station.folder + "/" + station.segments()[3])
     assert station.everything() == [n for n in range(40) if n // 4 != 3]
     assert station.spool.skipped == 1
@@ -670,9 +659,7 @@ def test_position_missing_or_stale():
 
 def test_position_ahead_of_flash():
     """As after a crash of a file system that keeps no order."""
-    station = Station()
-    station.publish(*range(3))
-    station.spool.sync()
+    station = stored(*range(3))
     write(station.folder + "/-9999", b"")
     write(station.folder + "/-52", b"")
     station.restart()
@@ -794,9 +781,7 @@ def test_flash_cannot_be_read():
 
 def test_flash_that_will_not_let_go():
     """Nothing is lost or fed twice while segments cannot be removed."""
-    station = Station(size=4096)
-    station.publish(*range(10))
-    station.spool.sync()
+    station = stored(*range(10), size=4096)
     station.start()
     remove, module.os = module.os, Refusing()
     try:
@@ -822,9 +807,7 @@ class Refusing:
 
 def test_a_poll_is_bounded():
     """It reads no more than a page of damage."""
-    station = Station(size=65536)
-    station.publish(*range(600))
-    station.spool.sync()
+    station = stored(*range(600), size=65536)
     for name in station.segments():
         write(station.folder + "/" + name, bytes(4000))
     station.start()

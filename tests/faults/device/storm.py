@@ -89,7 +89,7 @@ def main():
             order = sys.stdin.readline()
             if "end" in order:
                 client.disconnect()
-                tell("end", watch.longest, client.stats)
+                tell("end", watch.longest)
             if not order or "end" in order:
                 return
             enough = "enough" in order
