@@ -180,8 +180,9 @@ class Link:
                         await asyncio.sleep(0)
                     if writer.is_closing():
                         return
-                    writer.write(piece[:left])
+                    # traced first, for whoever sees its effect
                     self.proxy.trace.append((self.number, direction, piece[:left]))
+                    writer.write(piece[:left])
                     if left is not None:
                         left -= len(piece)
                         if left <= 0:

@@ -34,7 +34,7 @@ def main(order, port, name, path):
         until(lambda: client.connected and not client._asked)
         tell("deaf")
         sys.stdin.readline()
-        for qos in (1, 2):
+        for qos in (2, 1):
             for i in range(3):
                 client.publish(name, "%d %d" % (qos, i), False, qos)
         until(lambda: not client._new)
