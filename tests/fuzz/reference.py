@@ -293,7 +293,9 @@ class Outward:
         self.stream = Splitter(FROM_CLIENT)
         self.greeted = self.ended = False
         self.replied = 0
-        self.released = set()  # PUBREL came in this connection
+        self.published = set()  # identifiers of messages that came in this connection
+        self.early = set()  # those that were sent a PUBREC before that: it is for nothing
+        self.released = set()  # PUBREL came in this connection, and is not for nothing
         self.requests = {}  # identifier: (SUBSCRIBE or UNSUBSCRIBE, filters)
         self.asked = 0
         self.packets = []  # that are new, for the broker to answer
@@ -320,6 +322,8 @@ class Outward:
         message = self.flight.get(pid)
         if kind == PUBREC:
             self.recs.add(pid)
+            if pid not in self.published:
+                self.early.add(pid)
         if not message:
             self.blind.add(pid)
             self.blinds += 1
@@ -355,7 +359,8 @@ class Outward:
             pid = number(body)
             if pid not in self.recs:
                 raise Malformed("PUBREL without PUBREC")
-            self.released.add(pid)
+            if pid not in self.early:
+                self.released.add(pid)
             if pid in self.flight:
                 self.flight[pid].owed = True
         elif kind in (SUBSCRIBE, UNSUBSCRIBE):
@@ -406,6 +411,7 @@ class Outward:
         if not qos:
             return
         pid = number(body[2 + size :])
+        self.published.add(pid)
         message = self.flight.get(pid)
         if message and message.key == key:
             if not dup and not message.released:
