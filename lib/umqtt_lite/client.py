@@ -113,7 +113,8 @@ class MQTTClient(Outbox):
     on_connect = on_disconnect = on_message = on_ack = on_skip = on_refused = None
 
     error = None  # the last error
-    _subs = _io = _addr = None  # _addr: of the first of _hosts, as long as it serves
+    # _addr: of the first of _hosts, as long as it serves; _upload: for publish_from()
+    _subs = _io = _addr = _upload = None
 
     def __init__(
         self,
@@ -172,13 +173,33 @@ class MQTTClient(Outbox):
         n = 2 * qos + bool(retain)
         return self._put(topic, payload, n)
 
-    def subscribe(self, topic_filter, handler=None, qos=0):
+    def publish_from(self, topic, source, size: int, retain=False, qos=0) -> int:
+        """Accept a message with a payload of `size` bytes from a seekable stream, which is kept.
+
+        It goes out in pieces, after what was accepted before it. One at a time: OutboxFull until
+        its handshake is complete; the source has to stay as it is until then. Else as publish().
+        See large.py, which this imports.
+        """
+        if not self._upload:
+            from .large import Upload
+
+            self._upload = Upload(self)
+        return self._upload.put(topic, source, size, 2 * qos + bool(retain))
+
+    def subscribe(self, topic_filter, handler=None, qos=0, pieces=False):
         """Declare a subscription, in any state; poll() makes it, and again for a new session.
 
         Every message that matches goes to handler(topic, payload, retain): memoryviews that are
         valid during the call, in which poll() does nothing. If a handler raises, the message is
         not acknowledged, and the exception leaves poll(). Without a handler on_message is called.
+
+        With pieces, to handler(topic, piece, offset, total, retain), in turn, offset and total in
+        bytes of the payload; what is larger than the inbox too. See large.py, which this imports.
         """
+        if pieces:
+            from .large import in_pieces
+
+            handler = in_pieces(self, handler)
         if not self._subs:
             from .subscriptions import Subs
 
@@ -278,9 +299,10 @@ class MQTTClient(Outbox):
                 n = box.type & 1 > 0
                 try:
                     if box.start < 0:
-                        self._stats["dropped"] += 1
-                        if self.on_skip:
-                            self.on_skip(box.topic, box.size - ~box.start)
+                        if not (box.pieces and box.pieces.take(n)):
+                            self._stats["dropped"] += 1
+                            if self.on_skip:
+                                self.on_skip(box.topic, box.size - ~box.start)
                     else:
                         self._stats["received"] += 1
                         if not (self._subs and self._subs.route(box.topic, box.payload, n)):
@@ -290,7 +312,7 @@ class MQTTClient(Outbox):
                     if self.connected:
                         self._state = _CONNECTED
                 n = self._event
-                if n and self.connected:
+                if n and self.connected and not box.step:
                     if box.type & 4:
                         box.ids[box.ids.index(0)] = n
                     self._add(0x40 + 4 * (box.type & 4), n)  # PUBACK, PUBREC
@@ -328,11 +350,11 @@ class MQTTClient(Outbox):
         else:
             s = self._inbox
             n = s.read(n, self._read)
-            if n and self.connected:
+            if n and self.connected and s.step == -1:
                 self._find(8, 0)
                 if len(self._out) > self._size + 4:
                     n = None  # it waits until there is room for a reply
-            self._idle = n or s.step >= 0
+            self._idle = s.step >= 0 or n and s.step == -1
             if n is not None:
                 self._rx = now
                 return self._packet() if n else _MORE
@@ -410,7 +432,8 @@ class MQTTClient(Outbox):
     def _packet(self):
         # act on it; what there is for poll()
         box = self._inbox
-        box.step = 0
+        if box.step == -1:  # else it is a piece
+            box.step = 0
         n = box.type >> 4
         if not self.connected:
             i, n = box.buf[:2]
@@ -420,6 +443,8 @@ class MQTTClient(Outbox):
                 raise Refused(_CODES[n], n)
             self._event = n = i > 0
             i = self._resume(n)
+            if self._upload:
+                self._io = self._upload.over(self._io)
             if i and self._io.write(i, 0, len(i)) != len(i):  # type: ignore[attr-defined]
                 raise OSError("stuck")
             if not n:
@@ -442,8 +467,8 @@ class MQTTClient(Outbox):
                 if 0 in box.ids and not self._deaf:
                     return _MESSAGE
                 self._deaf = True
-                return _MORE
-            self._add(0x50, id)
+            elif not box.step:
+                self._add(0x50, id)
         elif n == _PUBREL:
             if id in box.ids:
                 box.ids[box.ids.index(id)] = 0

@@ -18,6 +18,8 @@ chunk = bytearray(64)  # of any client's packet, on its way
 
 
 class Inbox:
+    pieces = None  # a large.Pieces, where a subscription takes them
+
     def __init__(self, n):
         self.buf = memoryview(bytearray(n))
         # step: 0, a packet begins; 7, 14...: the remaining length comes, 7 bits each; < 0: ~ of
@@ -29,7 +31,8 @@ class Inbox:
     def read(self, n, readinto):
         """Go on with a packet; in the header `n` bytes were read into chunk, or -1: read.
 
-        True when it is complete, False when some of it came, None when nothing did.
+        True when it is complete, or a piece of its payload is; False when some of it came, None
+        when nothing did.
         """
         while self.step >= 0:
             if n == -1:
@@ -57,7 +60,7 @@ class Inbox:
         if n and self.step != -1:
             n = self._rest(~self.step, readinto)
         if n:
-            return self.step == -1
+            return n is True or self.step == -1
         if n == 0:
             raise OSError("closed by broker")
 
@@ -66,14 +69,18 @@ class Inbox:
         at = self.size - n
         if self.size > len(buf):
             # Of a PUBLISH that is too large, the topic, then the packet identifier. What goes
-            # beyond buf is lost
+            # beyond buf is lost, if it is not for pieces
             k = 2 - at
             if at > 1:
                 k += buf[0] << 8 | buf[1]
-            if k > 0:
-                n = min(n, k)
-            else:
-                at = len(buf) - 2 - k
+            if k <= 0:
+                k += self.type & 6 and 2
+                at = len(buf) - k
+                if k <= 0:
+                    if self.pieces:
+                        return self.pieces.read(-k, n, readinto)
+                    k = n
+            n = min(n, k)
         n = readinto(chunk, min(n, 64)) if at else readinto(buf, n)
         if n:
             self.step += n

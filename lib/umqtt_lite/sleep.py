@@ -54,17 +54,19 @@ class MQTTClient(client.MQTTClient):
     def snapshot(self) -> bytes:
         """The session as it is now: what is accepted and not done with, in both directions.
 
-        In any state. The client may go on, but then take another one before you sleep.
+        In any state. The client may go on, but then take another one before you sleep. What
+        publish_from() accepted is not in it.
         """
         written = ~self._find(8, 0)
         out = self._out
         ids = list(filter(None, self._inbox.ids))
         n = len(ids)
         s = bytearray(pack(">BBHB%dH" % n, _VERSION, self._balks, self._id, n, *ids))
+        stub = self._upload.stub() if self._upload else -1
         i = 0
         while i < len(out):
             n = end(out, i)
-            if out[i] < 0x40:  # PUBLISH
+            if out[i] < 0x40 and i != stub:  # PUBLISH
                 s.append(out[i] | 8 if i < written else out[i])
                 s.extend(out[i + 1 : n])
             i = n

@@ -1,0 +1,518 @@
+import io
+import os
+
+from scripted import CONNACK, Broker, frame, h, text
+
+from umqtt_lite import OutboxFull
+
+HEAP = "512k"
+SIZE = 300
+KEPT = b"\x20\x02\x01\x00"  # session present
+
+
+def started(**options):
+    broker = Broker(inbox=64, **options)
+    broker.pieces = []
+    broker.start()
+    subscribe(broker, "big/#", 2)
+    broker.take()
+    return broker
+
+
+def subscribe(broker, topic_filter, qos):
+    def take(topic, piece, offset, total, retain):
+        broker.pieces.append((bytes(topic), offset, total, bytes(piece), retain))
+
+    broker.client.subscribe(topic_filter, take, qos, pieces=True)
+    packet = broker.packet()
+    broker.send(b"\x90\x03" + packet[2:4] + bytes([qos]))
+
+
+def restart(broker, connack=CONNACK):
+    """Another connection, at once."""
+    broker.client._backoff = 1
+    broker.drop()
+    broker.start(connack)
+
+
+def together(pieces, topic=b"big/t", retain=False):
+    """The payload of one message in pieces, each of which follows on the last."""
+    payload = b""
+    total = pieces[0][2]
+    for piece in pieces:
+        assert (piece[0], piece[1], piece[2], piece[4]) == (topic, len(payload), total, retain)
+        payload += piece[3]
+    assert len(payload) == total
+    return payload
+
+
+def message(qos, payload, topic="big/t", first=0x30, packet_id=9):
+    identifier = packet_id.to_bytes(2, "big") if qos else b""
+    return frame(first + 2 * qos, text(topic), identifier, payload)
+
+
+# In
+
+
+def check_in(size, qos, send):
+    payload = os.urandom(size)
+    broker = started()
+    send = getattr(broker, send)
+    data = message(qos, payload, first=0x31)
+    send(data[:-1])
+    broker.expect_nothing(5)
+    send(data[-1:])
+    if qos:
+        broker.expect(frame(0x30 + 0x10 * qos, b"\0\x09"))
+    else:
+        broker.until(lambda: broker.client.stats["received"], "the last piece")
+    assert together(broker.pieces, retain=True) == payload
+    assert len(broker.pieces) == -(-size // 55)
+    send(h("30 04 00 01 74 78"))
+    broker.await_event("message", b"t", b"x", False)
+    assert broker.client.stats["received"] == 2 and not broker.client.stats["dropped"]
+    broker.close()
+
+
+def test_in_pieces():
+    for qos in range(3):
+        for size in (58, 109, 110, 111, SIZE):
+            check_in(size, qos, "send")
+
+
+def test_in_pieces_byte_by_byte():
+    for qos in range(3):
+        check_in(SIZE, qos, "send_slowly")
+
+
+def test_small_in_one_piece():
+    broker = started()
+    for payload in (b"", b"x", bytes(55)):
+        broker.send(message(1, payload))
+        broker.expect(h("40 02 00 09"))
+        assert broker.pieces.pop() == (b"big/t", 0, len(payload), payload, False)
+    broker.close()
+
+
+def test_qos_2_in_once():
+    payload = os.urandom(SIZE)
+    broker = started()
+    broker.send(message(2, payload))
+    broker.expect(h("50 02 00 09"))
+    broker.send(message(2, payload, first=0x38))
+    broker.expect(h("50 02 00 09"))
+    assert together(broker.pieces) == payload
+    broker.send(h("62 02 00 09"))
+    broker.expect(h("70 02 00 09"))
+    broker.send(message(2, payload))
+    broker.expect(h("50 02 00 09"))
+    assert len(broker.pieces) == 12
+    broker.close()
+
+
+def test_not_for_pieces():
+    skips = []
+    broker = started()
+    broker.client.on_skip = lambda topic, size: skips.append((bytes(topic), size))
+    broker.send(message(1, bytes(SIZE), "other"))
+    broker.expect(h("40 02 00 09"))
+    broker.send(message(2, bytes(SIZE), "big/" + 44 * "x"))  # leaves too little room
+    broker.expect(h("50 02 00 09"))
+    assert skips[0] == (b"other", SIZE) and skips[1][1] == SIZE
+    assert not broker.pieces
+    broker.client.unsubscribe("big/#")
+    broker.packet()
+    broker.send(message(1, bytes(SIZE)))
+    broker.expect(h("40 02 00 09"))
+    assert not broker.pieces and len(skips) == 3
+    broker.close()
+
+
+def test_several_handlers():
+    broker = started()
+    subscribe(broker, "+/t", 1)
+    broker.send(message(1, bytes(SIZE)))
+    broker.expect(h("40 02 00 09"))
+    assert together(broker.pieces[::2]) == together(broker.pieces[1::2]) == bytes(SIZE)
+    broker.close()
+
+
+def test_handler_that_raises():
+    for at in (0, 110, 275):  # the last piece is at 275
+        for qos in (1, 2):
+            check_raises(at, qos)
+
+
+def check_raises(at, qos):
+    broker = started(clean_session=False)
+    client = broker.client
+    pieces = []
+
+    def take(topic, piece, offset, total, retain):
+        pieces.append((bytes(topic), offset, total, bytes(piece), retain))
+        if offset == at and len(pieces) == 1 + at // 55:
+            raise RuntimeError("full")
+
+    client.subscribe("big/#", take, qos, pieces=True)
+    packet = broker.packet()
+    broker.send(b"\x90\x03" + packet[2:4] + bytes([qos]))
+    try:
+        broker.send(message(qos, bytes(SIZE)))
+        broker.run(20)
+        raise AssertionError("no exception")
+    except RuntimeError:
+        pass
+    broker.expect_nothing()  # no acknowledgement
+    assert len(pieces) == 1 + at // 55
+    broker.send(h("32 06 00 01 74 12 34 78"))
+    broker.expect(h("40 02 12 34"))
+    restart(broker, KEPT)
+    broker.send(message(qos, bytes(SIZE), first=0x38))
+    broker.expect(frame(0x30 + 0x10 * qos, b"\0\x09"))
+    assert together(pieces[1 + at // 55 :]) == bytes(SIZE)
+    broker.close()
+
+
+def test_cut_in_the_middle():
+    broker = started(clean_session=False)
+    payload = os.urandom(SIZE)
+    data = message(1, payload)
+    for size in (5, 11, 66, 100, len(data) - 1):
+        broker.send(data[:size])
+        broker.run(5)
+        restart(broker, KEPT)
+    broker.pieces.clear()
+    broker.send(data)
+    broker.expect(h("40 02 00 09"))
+    assert together(broker.pieces) == payload
+    broker.close()
+
+
+def test_publish_from_a_handler_of_pieces():
+    broker = started(outbox=64)
+    client = broker.client
+
+    def take(topic, piece, offset, total, retain):
+        try:
+            client.publish("t", b"%d" % offset, qos=1)
+        except OutboxFull:
+            broker.events.append("full")
+
+    client.subscribe("big/#", take, 1, pieces=True)
+    packet = broker.packet()
+    broker.send(b"\x90\x03" + packet[2:4] + b"\x01")
+    broker.send(message(1, bytes(SIZE)))
+    packets = []
+    while not packets or packets[-1] != h("40 02 00 09"):
+        packets.append(broker.packet())
+    assert [packet[0] for packet in packets] == [0x32] * (len(packets) - 1) + [0x40]
+    assert len(packets) == 6 and broker.events == ["full"]
+    broker.close()
+
+
+def test_acknowledgements_wait_behind_a_large_message():
+    broker = started(retry=1, retries=0)
+    broker.client.publish("t", "x", qos=1)
+    packet = broker.packet()
+    data = message(0, bytes(SIZE))
+    for i in range(0, len(data), 10):
+        broker.send(data[i : i + 10])
+        broker.run(80)
+    broker.send(b"\x40\x02" + packet[5:7])
+    broker.await_event("ack", 2)
+    assert broker.client.connected and broker.client.stats["connects"] == 1
+    broker.close()
+
+
+# Out
+
+
+class Zeros:
+    """A source of any size that is not kept in memory."""
+
+    def __init__(self, size, error=None):
+        self.size = size
+        self.error = error
+        self.at = 0
+
+    def tell(self):
+        return self.at
+
+    def seek(self, at):
+        self.at = at
+
+    def readinto(self, buf):
+        n = min(len(buf), self.size - self.at)
+        if not n and self.error:
+            raise self.error
+        buf[:n] = bytes(n)
+        self.at += n
+        return n
+
+
+def test_out():
+    for size in (0, 1, 120, 121, 128, 400, 20000):
+        for qos in range(3):
+            check_out(size, qos)
+
+
+def check_out(size, qos):
+    payload = os.urandom(size)
+    source = io.BytesIO(b"skip" + payload)
+    source.seek(4)
+    broker = Broker(outbox=128)
+    broker.start()
+    broker.take()
+    client = broker.client
+    client.publish("t", "before", qos=1)
+    n = client.publish_from("big", source, size, True, qos)
+    client.publish("t", "after", qos=1)
+    assert n == (2 if qos else 0) and client.pending == 3
+    broker.expect(frame(0x32, text("t"), b"\0\1before"))
+    broker.expect(frame(0x31 + 2 * qos, text("big"), b"\0\2" if qos else b"", payload))
+    last = 3 if qos else 2
+    broker.expect(frame(0x32, text("t"), bytes((0, last)), b"after"))
+    for packet_id in {1, last}:
+        broker.send(bytes((0x40, 2, 0, packet_id)))
+    if qos == 1:
+        broker.send(h("40 02 00 02"))
+    elif qos:
+        broker.send(h("50 02 00 02"))
+        broker.expect(h("62 02 00 02"))
+        broker.send(h("70 02 00 02"))
+    broker.until(lambda: not client.pending, "nothing pending")
+    assert len(broker.take()) == (3 if qos else 2)
+    client.publish("t", "x")
+    broker.expect(frame(0x30, text("t"), b"x"))
+    broker.close()
+
+
+def test_accepted_before_the_connection():
+    broker = Broker(outbox=128)
+    broker.client.publish_from("big", io.BytesIO(b"x" * 500), 500)
+    broker.client.publish("t", "x")
+    broker.start()
+    broker.expect(frame(0x30, text("big"), b"x" * 500) + frame(0x30, text("t"), b"x"))
+    broker.close()
+
+
+def test_other_traffic_waits_behind_it():
+    broker = Broker(outbox=128)
+    broker.start()
+    size = 3000000  # more than the system takes at once
+    broker.client.publish_from("big", Zeros(size), size)
+    broker.run(20)
+    broker._send(h("32 06 00 01 74 12 34 78"))
+    broker.await_event("message", b"t", b"x", False)
+    packet = frame(0x30, text("big"), b"")
+    left = size + 5 + len(packet) - 2
+    while left:
+        broker.until(lambda: broker.pull() and broker.received, "more of it")
+        n = min(left, len(broker.received))
+        broker.received = broker.received[n:]
+        left -= n
+    broker.expect(h("40 02 12 34"))
+    broker.close()
+
+
+def test_one_at_a_time():
+    broker = Broker(outbox=128)
+    broker.start()
+    client = broker.client
+    client.publish_from("big", io.BytesIO(b"abc"), 3, qos=1)
+    for _ in range(2):
+        try:
+            client.publish_from("big", io.BytesIO(b"abc"), 3, qos=1)
+            raise AssertionError("accepted")
+        except OutboxFull:
+            pass
+        broker.run(5)
+    broker.expect(frame(0x32, text("big"), b"\0\1abc"))
+    broker.send(h("40 02 00 01"))
+    broker.await_event("ack", 1)
+    assert client.publish_from("big", io.BytesIO(b"abc"), 3, qos=1) == 2
+    assert client.stats["refused"] == 2
+    broker.close()
+
+
+def test_refused_arguments():
+    broker = Broker(outbox=128)
+    client = broker.client
+    for topic, size, qos, error in (
+        ("t", -1, 0, ValueError),
+        ("t", 1 << 28, 0, ValueError),
+        ("t", 1, 3, ValueError),
+        ("t/#", 1, 0, ValueError),
+        ("t" * 200, 1, 0, ValueError),
+        (5, 1, 0, TypeError),
+    ):
+        try:
+            client.publish_from(topic, io.BytesIO(b"x"), size, qos=qos)
+            raise AssertionError("accepted")
+        except error:
+            pass
+    for source in (b"x", None):
+        try:
+            client.publish_from("t", source, 1)
+            raise AssertionError("accepted")
+        except AttributeError:
+            pass
+    try:
+        client.subscribe("t", None, pieces=True)
+        raise AssertionError("accepted")
+    except TypeError:
+        pass
+    assert not client.pending
+    broker.close()
+
+
+def again(kept, qos):
+    """A message was written, and the connection lost; what the next has to begin with."""
+    payload = os.urandom(1000)
+    broker = Broker(clean_session=not kept, outbox=128)
+    broker.start()
+    broker.client.publish_from("big", io.BytesIO(payload), 1000, qos=qos)
+    broker.expect(message(qos, payload, "big", packet_id=1))
+    restart(broker, KEPT if kept else CONNACK)
+    return broker, message(qos, payload, "big", 0x38 if kept else 0x30, 1)
+
+
+def test_again_from_the_start():
+    for kept in (False, True):
+        for qos in (1, 2):
+            broker, expected = again(kept, qos)
+            broker.expect(expected)
+            broker.send(bytes((0x30 + 0x10 * qos, 2, 0, 1)))
+            broker.run(5)
+            broker.close()
+
+
+def test_qos_2_from_its_step():
+    broker, expected = again(True, 2)
+    broker.expect(expected)
+    broker.send(h("50 02 00 01"))
+    broker.expect(h("62 02 00 01"))
+    restart(broker, KEPT)
+    broker.expect(h("62 02 00 01"))
+    broker.expect_nothing()
+    restart(broker)  # a broker that has lost the session
+    broker.expect(bytes([expected[0] & ~8]) + expected[1:])
+    broker.send(h("50 02 00 01"))
+    broker.expect(h("62 02 00 01"))
+    broker.send(h("70 02 00 01"))
+    broker.await_event("ack", 1)
+    assert not broker.client.pending
+    broker.close()
+
+
+def test_not_twice_on_one_connection():
+    broker = Broker(outbox=128, retry=1, retries=1)
+    broker.start()
+    broker.client._backoff = 1
+    broker.client.publish_from("big", io.BytesIO(b"x" * 500), 500, qos=1)
+    broker.expect(message(1, b"x" * 500, "big", packet_id=1))
+    broker.until(lambda: broker.client.error, "no acknowledgement")
+    assert "no acknowledgement" in str(broker.client.error)
+    broker.expect_close()
+    broker.start()
+    broker.expect(message(1, b"x" * 500, "big", packet_id=1))
+    broker.close()
+
+
+def check_source(source, size, said):
+    broker = Broker(outbox=128)
+    broker.start()
+    client = broker.client
+    client._backoff = 1
+    client.publish_from("big", source, size, qos=1)
+    client.publish("t", "x", qos=1)
+    broker.until(lambda: client.error, "an error")
+    assert "lost: source: " in str(client.error) and said in str(client.error), client.error
+    data = b""
+    while broker.pull():
+        data = broker.received
+    assert frame(0x32, text("t"), b"\0\2x") not in data
+    broker.start()
+    broker.expect(frame(0x32, text("t"), b"\0\2x"))
+    broker.send(h("40 02 00 02"))
+    broker.await_event("ack", 2)
+    assert not client.pending and client.stats["connects"] == 2
+    broker.close()
+
+
+def test_source_that_fails():
+    check_source(io.BytesIO(b"x" * 499), 500, "ends 1 bytes before its size")
+    check_source(io.BytesIO(b""), 500, "ends 500 bytes before its size")
+    check_source(Zeros(300, OSError(5)), 500, "5")
+    check_source(Zeros(300, RuntimeError("camera")), 500, "camera")
+
+
+def narrow(broker):
+    """Let the system keep little of what the client writes."""
+    io = broker.client._io
+    getattr(io, "_sock", io).setsockopt(1, 7, 4096)  # SO_SNDBUF
+    broker.conn.setsockopt(1, 8, 4096)  # SO_RCVBUF
+
+
+def test_source_that_fails_while_a_packet_waits():
+    broker = Broker(outbox=64)
+    broker.start()
+    narrow(broker)
+    client = broker.client
+    client.publish_from("big", Zeros(200000, RuntimeError("camera")), 300000)
+    client.publish("t", bytes(30))
+    broker.run(20)
+    broker._send(b"".join(frame(0x32, text("t"), bytes((0, n))) for n in range(1, 30)))
+    broker.run(20)
+    assert client.connected and client._inbox.step == -1
+    while broker.pull():
+        broker.received = b""
+        broker.step()
+    assert "lost: source: camera" in str(client.error), client.error
+    broker.close()
+
+
+def test_disconnect_from_a_handler_while_the_source_fails():
+    broker = Broker(outbox=128)
+    broker.start()
+    narrow(broker)
+    client = broker.client
+    client.on_message = lambda *message: client.disconnect()
+    client.publish_from("big", Zeros(100000, RuntimeError("camera")), 200000)
+    client.publish("t", "behind it")
+    broker.run(20)
+
+    def pull(buf):  # the broker reads on while disconnect() waits
+        broker.pull()
+        return read(buf)
+
+    read = client._upload._read
+    client._upload._read = pull
+    client._config = client._config[:4] + (1000,) + client._config[5:]  # timeout
+    broker._send(h("30 03 00 01 74"))
+    while broker.pull():
+        broker.step()
+        assert b"behind it" not in broker.received
+        broker.received = b""
+    assert not client.connected and client._upload._error
+    broker.close()
+
+
+def test_slow_reader():
+    """It takes some keep alive periods, in which neither PINGREQ nor acknowledgements come."""
+    broker = Broker(outbox=512, keepalive=1, retry=1, retries=0)
+    broker.start()
+    narrow(broker)
+    size = 130000
+    broker.client.publish("t", "before", qos=1)
+    broker.client.publish_from("big", Zeros(size), size, qos=1)
+    taken = 0
+    while taken < size:
+        broker.run(10)
+        assert broker.pull(), broker.client.error
+        taken += len(broker.received)
+        broker.received = b""
+    broker.send(h("40 02 00 01 40 02 00 02"))
+    broker.await_event("ack", 2)
+    assert broker.client.stats["connects"] == 1 and not broker.client.error
+    broker.close()
