@@ -96,7 +96,7 @@ class Pieces:
         i = 2 + (buf[0] << 8 | buf[1])
         n = len(buf) - 2 - i
         self._room = 0
-        if box.type < 0x40 and n >= _LEAST:
+        if box.type < 0x40 and i > 2 and n >= _LEAST:
             topic = buf[2:i]
             self._handlers = handlers = []
             for s in self._client._subs._list:
@@ -110,17 +110,17 @@ class Pieces:
 
     def take(self, retain) -> bool:
         """Hand over the piece that is complete. False: nobody takes this message."""
-        room = self._room
-        if not room:
-            return False
         box = self._box
+        room = self._room
+        total = box.size - ~box.start
+        if not (room and total):  # an empty payload was never begun
+            return False
         client = self._client
         if room < 0:
             client._event = 0  # for no acknowledgement
             return True
         client._since = 0  # those of the broker wait behind this message
         piece = self._view
-        total = box.size - ~box.start
         if total - self._at < room:
             piece = piece[: total - self._at]
         self._room = -1

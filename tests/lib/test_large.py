@@ -1,9 +1,10 @@
 import io
 import os
+import random
 
 from scripted import CONNACK, Broker, frame, h, text
 
-from umqtt_lite import OutboxFull
+from umqtt_lite import OutboxFull, ProtocolError
 
 HEAP = "512k"
 SIZE = 300
@@ -128,6 +129,26 @@ def test_not_for_pieces():
     broker.close()
 
 
+def test_large_by_its_topic_alone():
+    broker = started()
+    broker.send(message(1, bytes(SIZE)))
+    broker.expect(h("40 02 00 09"))
+    broker.pieces.clear()
+    broker.send(message(1, b"", "big/" + 60 * "x"))
+    broker.expect(h("40 02 00 09"))
+    assert not broker.pieces and broker.client.stats["dropped"] == 1
+    broker.close()
+
+
+def test_malformed():
+    for topic in (b"\0\0", text("big/+"), text(b"big/\xff")):
+        broker = started()
+        broker.send(frame(0x30, topic, bytes(SIZE)))
+        broker.expect_close()
+        assert isinstance(broker.client.error, ProtocolError) and not broker.pieces
+        broker.close()
+
+
 def test_several_handlers():
     broker = started()
     subscribe(broker, "+/t", 1)
@@ -222,6 +243,43 @@ def test_acknowledgements_wait_behind_a_large_message():
     broker.await_event("ack", 2)
     assert broker.client.connected and broker.client.stats["connects"] == 1
     broker.close()
+
+
+def test_random_messages():
+    """Whatever comes, the pieces of a message follow on each other, to its end."""
+    random.seed(1)
+    broker = started(outbox=128)
+    client = broker.client
+    expected = 0  # offset of the next piece, unless a message begins
+
+    def take(topic, piece, offset, total, retain):
+        nonlocal expected
+        assert offset in (0, expected) and len(piece) <= 58
+        expected = offset + len(piece)
+        assert expected <= total and (piece or not total)
+
+    client.subscribe("big/#", take, 2, pieces=True)
+    for _ in range(40):
+        data = b"".join(random_message() for _ in range(random.randrange(1, 20)))
+        restart(broker)
+        while data and broker.pull():
+            n = random.choice((1, 3, 64, 200, 3000))
+            data = data[broker._send(data[:n]) :]
+            broker.received = b""
+            broker.step()
+        broker.run(2)
+    assert client.stats["received"] > 40 and client.stats["dropped"] > 5
+    broker.close()
+
+
+def random_message():
+    payload = os.urandom(random.choice((0, 1, 50, 60, 62, 64, 120, 121, 300, 1000)))
+    topic = random.choice(("other", "big/" + "x" * random.choice((0, 5, 40, 44, 60, 100))))
+    first = 0x30 | random.randrange(2) | 8 * random.randrange(2)
+    data = bytearray(message(random.randrange(3), payload, topic, first, random.randrange(1, 40)))
+    if not random.randrange(10):
+        data[random.randrange(min(len(data), 12))] ^= 1 << random.randrange(8)
+    return bytes(data)
 
 
 # Out
