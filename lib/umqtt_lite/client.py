@@ -173,19 +173,6 @@ class MQTTClient(Outbox):
         n = 2 * qos + bool(retain)
         return self._put(topic, payload, n)
 
-    def publish_from(self, topic, source, size: int, retain=False, qos=0) -> int:
-        """Accept a message with a payload of `size` bytes from a seekable stream, which is kept.
-
-        It goes out in pieces, after what was accepted before it. One at a time: OutboxFull until
-        its handshake is complete; the source has to stay as it is until then. Else as publish().
-        See large.py, which this imports.
-        """
-        if not self._upload:
-            from .large import Upload
-
-            self._upload = Upload(self)
-        return self._upload.put(topic, source, size, 2 * qos + bool(retain))
-
     def subscribe(self, topic_filter, handler=None, qos=0, pieces=False):
         """Declare a subscription, in any state; poll() makes it, and again for a new session.
 
@@ -265,6 +252,19 @@ class MQTTClient(Outbox):
         self._close(_STOPPED)
         if n and self.on_disconnect:
             self.on_disconnect(None)
+
+    def publish_from(self, topic, source, size: int, retain=False, qos=0) -> int:
+        """Accept a message with a payload of `size` bytes from a seekable stream, which is kept.
+
+        It goes out in pieces, after what was accepted before it. One at a time: OutboxFull until
+        its handshake is complete; the source has to stay as it is until then. Else as publish().
+        See large.py, which this imports.
+        """
+        if not self._upload:
+            from .large import Upload
+
+            self._upload = Upload(self)
+        return self._upload.put(topic, source, size, 2 * qos + bool(retain))
 
     # Steps of poll()
 
