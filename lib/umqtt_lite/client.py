@@ -63,6 +63,8 @@ _RETRY = const(2)
 _RETRIES = const(3)
 _TIMEOUT = const(4)
 _RECONNECT = const(5)
+_CONNECT = const(6)  # the packet
+_HOSTS = const(7)
 
 
 # made here: there may be no memory for it when it is needed
@@ -113,7 +115,7 @@ class MQTTClient(Outbox):
     on_connect = on_disconnect = on_message = on_ack = on_skip = on_refused = None
 
     error = None  # the last error
-    # _addr: of the first of _hosts, as long as it serves; _upload: for publish_from()
+    # _addr: of the first host, as long as it serves; _upload: for publish_from()
     _subs = _io = _addr = _upload = None
 
     def __init__(
@@ -139,13 +141,21 @@ class MQTTClient(Outbox):
             raise ValueError("outbox/inbox")
         Outbox.__init__(self, outbox)
         self._inbox = Inbox(inbox)
-        self._connect = packet.connect(client_id, user, password, keepalive, clean_session, will)
+        connect = packet.connect(client_id, user, password, keepalive, clean_session, will)
         if isinstance(server, str):
             server = ((server, port or (8883 if ssl else 1883)),)
-        self._hosts = list(server)
         # The connection: _ping, PINGRESP is awaited; _since when an acknowledgement is, 0 if none;
         # _up, _tx, _rx: times of its begin, and of the last that was written and heard
-        self._config = ssl, keepalive * 1000, retry * 1000, retries, timeout * 1000, reconnect
+        self._config = (
+            ssl,
+            keepalive * 1000,
+            retry * 1000,
+            retries,
+            timeout * 1000,
+            reconnect,
+            connect,
+            list(server),
+        )
         self._backoff = 1000
         self.poll = self.poll  # bound once, they are found sooner
         self.publish = self.publish
@@ -278,12 +288,13 @@ class MQTTClient(Outbox):
             except _ERRORS as e:
                 # the connection, or the attempt, has failed
                 if not isinstance(e, MQTTError):
-                    n = tuple(self._hosts[0]) + (e,)
+                    n = tuple(self._config[_HOSTS][0]) + (e,)
                     e = ConnectionLost(_ENDS[self._state - _WAITING] % n)
                 self._event = self.error = e
                 if not self.connected:
                     self._addr = None
-                    self._hosts.append(self._hosts.pop(0))
+                    n = self._config[_HOSTS]
+                    n.append(n.pop(0))
                 self._close(_WAITING if self._config[_RECONNECT] else _STOPPED)
                 # full jitter
                 self._due = ticks_add(self._due, self._backoff * os.urandom(1)[0] >> 8)
@@ -330,11 +341,11 @@ class MQTTClient(Outbox):
             if due and self._state == _WAITING:
                 self._due = now  # however long there is no link: the ticks wrap
                 if self.link:
-                    s = self._hosts[0]
+                    s = self._config[_HOSTS][0]
                     self._addr = self._addr or stream.resolve(*s)
                     self._io = s = stream.connect(self._addr, self._config[_SSL], s[0])
                     self._read = s.readinto
-                    self._hello = self._connect  # what is to be written of it
+                    self._hello = self._config[_CONNECT]  # what is to be written of it
                     self._state = _GREETING
                     # _deaf: to new messages of QoS 2. All there before the steady state
                     self._deaf = self._ping = self._since = self._tries = 0
