@@ -1,8 +1,10 @@
 """What CPython lacks of MicroPython: const, clock, polling, streams. Not for the device."""
 
+import base64
 import select
 import ssl
 import sys
+import tempfile
 import time
 import types
 
@@ -11,16 +13,32 @@ time.ticks_ms = lambda: int(time.monotonic() * 1000)
 time.ticks_add = lambda ticks, delta: ticks + delta
 time.ticks_diff = lambda later, earlier: later - earlier
 
-from . import stream  # noqa: E402 (it needs the above)
+from . import stream, tls  # noqa: E402 (they need the above)
 
 
 class Poll:
-    """select.poll with ipoll()."""
+    """select.poll with ipoll(), for one Stream."""
 
     def __init__(self):
         self._poll = select.poll()
-        self.register, self.modify = self._poll.register, self._poll.modify
-        self.unregister, self.ipoll = self._poll.unregister, self._poll.poll
+        self._stream = None
+
+    def register(self, stream, events):
+        self._stream = stream
+        self._poll.register(stream, stream.waits or events)
+
+    def ipoll(self, ms):
+        return self._poll.poll(0 if self._stream and self._stream.pending() else ms)
+
+
+# What mbedtls says of certificates, by OpenSSL's code; and of any other
+REASONS = {
+    9: "The certificate validity starts in the future",
+    10: "The certificate validity has expired",
+    62: "The certificate Common Name (CN) does not match with the expected CN",
+    64: "The certificate Common Name (CN) does not match with the expected CN",
+}
+UNTRUSTED = "The certificate is not correctly signed by the trusted CA"
 
 
 class Stream:
@@ -30,10 +48,16 @@ class Stream:
         self._sock = sock
         self._context = context
         self._host = host
+        self._error = None  # OpenSSL tells it only once
+        self.waits = 0  # for POLLIN alone, to go on with a write
         self.sock = self  # for poll()
 
     def fileno(self):
         return self._sock.fileno()
+
+    def pending(self):
+        """Bytes that were received and decrypted."""
+        return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
 
     def close(self):
         self._sock.close()
@@ -51,14 +75,67 @@ class Stream:
                 self._sock, server_hostname=self._host, do_handshake_on_connect=False
             )
             self._context = None
+        self.waits = 0
         with memoryview(buf) as whole, whole[offset : offset + n] as part:
-            return self._none(self._sock.send, part)
+            return self._none(self._sock.send, part, select.POLLIN)
 
-    def _none(self, call, part):
+    def _none(self, call, part, waits=0):
+        if self._error:
+            raise self._error
         try:
             return call(part)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantWriteError):
             return None
+        except ssl.SSLWantReadError:
+            self.waits = waits
+            return None
+        except ssl.SSLCertVerificationError as e:
+            text = REASONS.get(e.verify_code, UNTRUSTED)
+            early = e.verify_code == 9 and tls.time.gmtime()[0] < 2025
+            self._error = OSError("clock not set" if early else text)
+            raise self._error from e
+        except OSError as e:
+            self._error = e
+            raise
+
+
+class Context(ssl.SSLContext):
+    """An SSLContext that takes what MicroPython's takes: certificates and keys in DER."""
+
+    def __new__(cls, protocol):
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        self.check_hostname = False
+        self.verify_mode = ssl.CERT_NONE
+        return self
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "verify_mode":
+            self.check_hostname = value == ssl.CERT_REQUIRED
+
+    def load_verify_locations(self, cadata):
+        try:
+            super().load_verify_locations(cadata=cadata)
+        except (ssl.SSLError, ValueError):
+            raise ValueError("invalid cert") from None
+
+    def load_cert_chain(self, cert, key):
+        Context(0).load_verify_locations(cert)
+        # from a file, in PEM, where a label says which form a key has
+        for label in "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY":
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(pem("CERTIFICATE", cert) + pem(label, key))
+                file.flush()
+                try:
+                    return super().load_cert_chain(file.name)
+                except ssl.SSLError as e:
+                    if e.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+                        return  # for context() to find
+        raise ValueError("invalid key")
+
+
+def pem(label, der):
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n"
 
 
 def resolve(host, port):
@@ -72,3 +149,4 @@ _resolve = stream.resolve
 stream.resolve = resolve
 stream.poll = Poll
 stream.wrap = Stream
+tls.ssl = types.SimpleNamespace(SSLContext=Context)

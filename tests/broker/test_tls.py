@@ -1,95 +1,139 @@
-"""TLS against Mosquitto, with certificates made here."""
+"""TLS against Mosquitto, and against a broker that sends and reads as badly as TLS allows."""
 
-import datetime
+import json
+from base64 import b64encode
 
 import pytest
-from brokers import Mosquitto
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from secure import DER, PEM, PKCS8, Authority, Secure, private
 
-DER, PEM = serialization.Encoding.DER, serialization.Encoding.PEM
-
-
-class Authority:
-    """A certificate authority of our own."""
-
-    def __init__(self, name):
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self.sign(self.name, self.key, x509.BasicConstraints(True, None))
-
-    def sign(self, subject, key, extension):
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(extension, critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
-
-    def server(self, host):
-        """A PEM file's content: the certificate of a server, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        names = x509.SubjectAlternativeName([x509.DNSName(host)])
-        plain = serialization.NoEncryption()
-        return self.sign(subject, key, names).public_bytes(PEM) + key.private_bytes(
-            PEM, serialization.PrivateFormat.PKCS8, plain
-        )
-
-
-class Secure(Mosquitto):
-    """Mosquitto with TLS, as `host`."""
-
-    def __init__(self, folder, authority, host):
-        super().__init__(folder)
-        self.server = folder / "server.pem"
-        self.server.write_bytes(authority.server(host))
-
-    def command(self):
-        command = super().command()
-        with open(command[-1], "a") as config:
-            config.write(f"certfile {self.server}\nkeyfile {self.server}\n")
-        return command
+OURS, FOREIGN = Authority("ours"), Authority("foreign")
+GOOD = OURS.issue("localhost")
+CLIENT = OURS.issue("client")
+CA = OURS.certificate.public_bytes(PEM)
+DEMAND = "cafile {}/ca\nrequire_certificate true\n"
+KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.fixture
-def run(device, tmp_path):
-    """Runs the device against a broker that is `host`; what it told at the end."""
-    authority = Authority("ours")
+def secure(tmp_path):
+    """Starts a broker with a certificate."""
     brokers = []
 
-    def run(host, trusted=authority):
-        brokers.append(Secure(tmp_path, authority, host).start())
-        ca = tmp_path / "ca.der"
-        ca.write_bytes(trusted.certificate.public_bytes(DER))
-        started = device("secure.py", brokers[0].port, ca)
-        started.finish()
-        return started
+    def start(certificate, more=""):
+        (tmp_path / "ca").write_bytes(CA)
+        brokers.append(Secure(tmp_path, certificate, more.format(tmp_path)))
+        return brokers[0].start()
 
-    yield run
-    for broker in brokers:
-        broker.kill()
+    yield start
+    brokers[0].kill()
 
 
-def test_there_and_back(run):
-    secure = run("localhost")
-    assert secure.events("got") == [["x" * 400]], secure.log.entries
-    assert secure.events("disconnect") == [["None"]]
+@pytest.fixture
+def begin(device, tmp_path):
+    """Starts the device, with files."""
+
+    def begin(port, **config):
+        for name, content in config.items():
+            if isinstance(content, bytes):
+                config[name] = str(tmp_path / f"device.{name}")
+                (tmp_path / f"device.{name}").write_bytes(content)
+        return device("secure.py", json.dumps({"port": port, **config}))
+
+    return begin
 
 
-def test_a_foreign_authority(run):
-    (told,) = run("localhost", Authority("foreign")).events("disconnect")
-    assert "no CONNACK" in told[0] and "CERT" in told[0].upper(), told
+@pytest.mark.parametrize(
+    "certificate, config, more",
+    [
+        pytest.param(GOOD, {"ca": CA}, "", id="pem"),
+        pytest.param(GOOD, {"ca": OURS.certificate.public_bytes(DER)}, "", id="der"),
+        pytest.param(
+            GOOD, {"ca": FOREIGN.certificate.public_bytes(PEM) + b"# ours\n" + CA}, "", id="many"
+        ),
+        pytest.param(OURS.issue("127.0.0.1"), {"ca": CA, "host": "127.0.0.1"}, "", id="address"),
+        pytest.param(GOOD, {"ca": CA, "cert": CLIENT}, DEMAND, id="client"),
+        pytest.param(FOREIGN.issue("elsewhere"), {"ca": None, "verify": False}, "", id="any"),
+    ],
+)
+def test_there_and_back(secure, begin, certificate, config, more):
+    started = begin(secure(certificate, more).secure, **config)
+    assert started.finish() == 0, started.log.entries
+    assert started.events("got") == [["x" * 400]]
+    assert [told[0] for told in started.events("disconnect")] == ["None"]
 
 
-def test_another_host(run):
-    (told,) = run("elsewhere.example").events("disconnect")
-    assert "no CONNACK" in told[0] and "CERT" in told[0].upper(), told
+@pytest.mark.parametrize(
+    "certificate, config, more, reason",
+    [
+        pytest.param(FOREIGN.issue("localhost"), {}, "", "signed by the trusted CA", id="ca"),
+        pytest.param(OURS.issue("elsewhere"), {}, "", "the expected CN", id="host"),
+        pytest.param(
+            OURS.issue("127.0.0.2"), {"host": "127.0.0.1"}, "", "the expected CN", id="address"
+        ),
+        pytest.param(OURS.issue("localhost", -3), {}, "", "has expired", id="expired"),
+        pytest.param(OURS.issue("localhost", 1), {}, "", "in the future", id="early"),
+        pytest.param(OURS.issue("localhost", 1), {"clock": False}, "", "clock not", id="clock"),
+        pytest.param(GOOD, {}, DEMAND, "", id="client"),
+        pytest.param(None, {}, "", "", id="plain"),
+        pytest.param(GOOD, {"secure": False}, "", "", id="secure"),
+    ],
+)
+def test_refused_until_mended(secure, begin, certificate, config, more, reason):
+    broker = secure(certificate, more)
+    started = begin(broker.secure, ca=CA, **config)
+    started.wait("disconnect", count=3)
+    broker.kill()
+    told = started.events("disconnect")[:3]
+    where = f"no CONNACK from {config.get('host', 'localhost')}:{broker.secure}"
+    assert all(text.startswith(f"{where} (port, TLS, credentials?): ") for text, _ in told), told
+    assert all(reason in text for text, _ in told), told
+    assert len({n for _, n in told}) == 1, f"it leaves sockets open: {told}"
+    mended = config.get("secure", True) and OURS.issue(config.get("host", "localhost"))
+    broker.set(mended)
+    broker.start()
+    assert started.finish() == 0
+    assert started.events("got") == [["x" * 400]]
+
+
+@pytest.fixture
+def make(device):
+    """Has the device make a context; what is wrong with the arguments."""
+    started = device("contexts.py")
+
+    def make(**arguments):
+        arguments = {"ca": CA, **arguments}
+        line = json.dumps({name: b64encode(value).decode() for name, value in arguments.items()})
+        started.process.stdin.write(line.encode() + b"\n")
+        made.append(None)
+        started.wait("made", count=len(made))
+        return started.events("made")[-1][0]
+
+    made = []
+    return make
+
+
+def test_what_cannot_be_used(make):
+    assert make(ca=b"\x30\3\2\1\0") == "invalid cert"
+    assert make(ca=b"") == "invalid cert"
+    assert make(ca=private(KEY)) == "invalid cert"
+    assert make(ca=b"-----BEGIN X-----\nabc\n-----END X-----\n") == "incorrect padding"
+    assert make(cert=b"?", key=private(KEY)) == "invalid cert"
+    assert make(cert=CA) == "invalid key"
+    assert make(cert=CA, key=CA) == "invalid key"
+    locked = serialization.BestAvailableEncryption(b"password")
+    for form in PEM, DER:
+        assert make(cert=CA, key=private(KEY, form, PKCS8, locked)) == "invalid key"
+
+
+def test_keys_of_every_kind_and_form(make):
+    kinds = [ec.generate_private_key(curve()) for curve in (ec.SECP256R1, ec.SECP384R1)]
+    kinds += [ec.generate_private_key(ec.SECP521R1()), rsa.generate_private_key(65537, 2048)]
+    for kind in kinds:
+        cert = OURS.sign("client", kind, x509.BasicConstraints(False, None)).public_bytes(PEM)
+        for form in PEM, DER:
+            for format in PKCS8, serialization.PrivateFormat.TraditionalOpenSSL:
+                assert make(cert=cert, key=private(kind, form, format)) == ""
+                assert make(cert=CLIENT, key=private(kind, form, format)) == "key"

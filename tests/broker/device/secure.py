@@ -1,35 +1,66 @@
-# Publish and receive one message over TLS, or tell why that is not possible.
+# Publish and receive one message over TLS, and tell of each failure until that works.
 
 import json
-import ssl
+import socket
 import sys
 
-from umqtt_lite import MQTTClient
+import umqtt_lite
+from umqtt_lite import tls
 
 
-def main(port, ca):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_mode = ssl.CERT_REQUIRED  # MicroPython's default verifies nothing
-    with open(ca, "rb") as file:
-        context.load_verify_locations(cadata=file.read())
-    client = MQTTClient("secure", "localhost", int(port), ssl=context, reconnect=False)
+def tell(*event):
+    print(json.dumps(event))
+
+
+def read(name):
+    if name:
+        with open(name, "rb") as file:
+            return file.read()
+
+
+class Clock:
+    """A clock that was never set."""
+
+    @staticmethod
+    def gmtime():
+        return 2021, 1, 1, 0, 0, 0, 4, 1
+
+
+def sockets():
+    """As many are open, or more if one was closed."""
+    sock = socket.socket()
+    n = sock.fileno()
+    sock.close()
+    return n
+
+
+def main(port, host="localhost", secure=True, clock=True, **files):
+    if not clock:
+        tls.time = Clock
+    context = None
+    if secure:
+        verify = files.pop("verify", True)
+        context = tls.context(verify=verify, **{k: read(v) for k, v in files.items()})
+    client = umqtt_lite.MQTTClient("secure", host, port, ssl=context)
     done = []
 
     def end(error):
-        print(json.dumps(["disconnect", str(error)]))
-        done.append(True)
+        client._backoff = 50  # the test cannot wait for minutes
+        tell("disconnect", str(error), sockets())
 
     def got(topic, payload, retain):
-        print(json.dumps(["got", str(payload, "utf8")]))
-        client.disconnect()
+        tell("got", str(payload, "utf8"))
+        done.append(True)
 
+    client._backoff = 50
     client.on_disconnect = end
     client.subscribe("secure", got, 2)
     # retained: SUBSCRIBE may get to the broker after it
     client.publish("secure", b"x" * 400, True, 2)
     while not done:
         client.poll()
-        client.wait(1000)
+        client.wait(0 if done else 1000)
+    client.disconnect()
 
 
-main(*sys.argv[1:])
+main(**json.loads(sys.argv[1]))
