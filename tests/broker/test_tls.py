@@ -1,12 +1,18 @@
 """TLS against Mosquitto, and against a broker that sends and reads as badly as TLS allows."""
 
 import json
+import socket
+import ssl
+import threading
 from base64 import b64encode
 
+import ledger
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from processes import PATIENCE
+from proxy import split
 from secure import DER, PEM, PKCS8, Authority, Secure, private
 
 OURS, FOREIGN = Authority("ours"), Authority("foreign")
@@ -96,6 +102,68 @@ def test_refused_until_mended(secure, begin, certificate, config, more, reason):
     broker.start()
     assert started.finish() == 0
     assert started.events("got") == [["x" * 400]]
+
+
+def remaining_length(n):
+    return bytes([n & 127 | 128, n >> 7]) if n > 127 else bytes([n])
+
+
+class Lazy(threading.Thread):
+    """A broker that reads nothing for a while, then all, and sends so much in one piece."""
+
+    def __init__(self, folder, burst):
+        super().__init__(daemon=True)
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen()
+        self.port = self.sock.getsockname()[1]
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        (folder / "lazy.pem").write_bytes(GOOD)
+        self.context.load_cert_chain(folder / "lazy.pem")
+        self.burst = burst
+        self.awake = threading.Event()
+        self.arrived = []
+        self.rest = b""
+
+    def run(self):
+        with self.sock, self.context.wrap_socket(self.sock.accept()[0], server_side=True) as link:
+            link.settimeout(PATIENCE)
+            while data := link.recv(4096):
+                packets, self.rest = split(self.rest + data)
+                for packet in packets:
+                    self.answer(link, packet)
+
+    def answer(self, link, packet):
+        body = packet[2 + (packet[1] > 127) :]
+        match packet[0] >> 4:
+            case 1:
+                link.sendall(b"\x20\2\0\0")
+                self.awake.wait(PATIENCE)
+            case 8:
+                burst = self.burst if b"more" in body else b""
+                link.sendall(b"\x90\3%s\0" % body[:2] + burst)
+            case 3:
+                self.arrived.append(ledger.entry(body[7:]))
+                link.sendall(b"\x40\2%s" % body[5:7])
+
+
+def test_half_written_records_and_messages_in_one_record(device, tmp_path):
+    """Each as large as TLS makes them, and nothing else that would wake the device."""
+    sent = [b"\0\2in" + ledger.payload(0, n) for n in range(300)]
+    sent[100:100] = [b"\0\2in" + bytes(5000)]  # is skipped
+    burst = b"".join(b"\x30" + remaining_length(len(packet)) + packet for packet in sent)
+    (tmp_path / "ca").write_bytes(CA)
+    broker = Lazy(tmp_path, burst)
+    broker.start()
+    started = device("bulk.py", broker.port, tmp_path / "ca")
+    started.wait("blocked")
+    broker.awake.set()
+    assert started.finish() == 0, started.log.entries
+    ((count,),) = started.events("blocked")
+    assert broker.arrived == [(1, n) for n in range(count)]
+    assert started.events("skip") == [[5000]]
+    assert started.events("got") == [[300]]
 
 
 @pytest.fixture
