@@ -94,14 +94,22 @@ def test_refused_until_mended(secure, begin, certificate, config, more, reason):
     broker.kill()
     told = started.events("disconnect")[:3]
     where = f"no CONNACK from {config.get('host', 'localhost')}:{broker.secure}"
-    assert all(text.startswith(f"{where} (port, TLS, credentials?): ") for text, _ in told), told
-    assert all(reason in text for text, _ in told), told
-    assert len({n for _, n in told}) == 1, f"it leaves sockets open: {told}"
+    assert all(text.startswith(f"{where} (port, TLS, credentials?): ") for text, *_ in told), told
+    assert all(reason in text for text, *_ in told), told
+    assert len({n for _, n, _ in told}) == 1, f"it leaves sockets open: {told}"
     mended = config.get("secure", True) and OURS.issue(config.get("host", "localhost"))
     broker.set(mended)
     broker.start()
     assert started.finish() == 0
     assert started.events("got") == [["x" * 400]]
+
+
+def test_a_handshake_that_nobody_answers_neither_blocks_nor_spins(begin):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        started = begin(deaf.getsockname()[1], ca=CA, host="127.0.0.1", timeout=1)
+        started.wait("disconnect")
+    ((text, _, polls),) = started.events("disconnect")[:1]
+    assert text.endswith("timeout") and 1 < polls < 20
 
 
 def remaining_length(n):

@@ -1,4 +1,4 @@
-"""One whole session, cut after every single byte in either direction."""
+"""One whole session, cut after every single byte in either direction; in TLS after every 7th."""
 
 import queue
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,7 @@ import pytest
 from brokers import Mosquitto
 from processes import Device, Peer
 from proxy import Faults, Proxy
+from secure import PEM, Authority, Secure
 from storm import SPEED
 from tools.size import BUILD
 
@@ -29,8 +30,9 @@ CASES = [
 class Sessions:
     """Devices that go through sessions, each over a proxy of its own, and their peer."""
 
-    def __init__(self, broker):
-        self.broker = broker
+    def __init__(self, broker, port=None, more=()):
+        self.port = port or broker.port
+        self.more = more
         # iotcore forgets QoS 2 handshakes with the connection, and delivers QoS 0 as QoS 1
         self.levels, self.once = (3, (0, 2)) if isinstance(broker, Mosquitto) else (2, ())
         self.peer = Peer(broker.port)
@@ -46,9 +48,9 @@ class Sessions:
     def run(self, name, faults=()):
         """A session with an exact ledger. Returns the bytes in each direction."""
         device = self.idle.get()
-        proxy = Proxy(self.broker.port, faults)
+        proxy = Proxy(self.port, faults)
         try:
-            device.tell(proxy.port, name, self.levels)
+            device.tell(proxy.port, name, self.levels, *self.more)
             device.wait("listening", name)
             for qos in range(self.levels):
                 self.peer.publish(f"{name}/in", ledger.payload(qos, 0), qos)
@@ -87,12 +89,33 @@ def sessions(broker):
     sessions.stop()
 
 
-@pytest.mark.parametrize("broker, how, direction", CASES, indirect=["broker"])
-def test_cut_after_every_byte(sessions, how, direction):
+@pytest.fixture(scope="module")
+def secure_sessions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("secure")
+    authority = Authority("ours")
+    (folder / "ca").write_bytes(authority.certificate.public_bytes(PEM))
+    broker = Secure(folder, authority.issue("127.0.0.1")).start()
+    sessions = Sessions(broker, broker.secure, (str(folder / "ca"),))
+    yield sessions
+    sessions.stop()
+    broker.kill()
+
+
+def cut(sessions, how, direction, step):
     name = f"{how}-{direction}"
     size = sessions.run(f"{name}-whole")[direction]
     assert size > 60
-    cuts = range(size + 1)
+    cuts = range(0, size + 1, step)
     faults = [[Faults({direction: cut}, how)] for cut in cuts]
     names = [f"{name}-{cut}" for cut in cuts]
-    assert len(list(sessions.pool.map(sessions.run, names, faults))) == size + 1
+    assert len(list(sessions.pool.map(sessions.run, names, faults))) == len(cuts)
+
+
+@pytest.mark.parametrize("broker, how, direction", CASES, indirect=["broker"])
+def test_cut_after_every_byte(sessions, how, direction):
+    cut(sessions, how, direction, 1)
+
+
+@pytest.mark.parametrize("how, direction", [("reset", "up"), ("close", "down")])
+def test_cut_in_tls(secure_sessions, how, direction):
+    cut(secure_sessions, how, direction, 7)

@@ -1,4 +1,4 @@
-# Over TLS: publish until nothing goes any more, then take a burst, and let every third handler raise.
+# Over TLS: publish until nothing goes any more, then take a burst while every third handler raises.
 
 import json
 import sys
@@ -47,6 +47,8 @@ def main(port, ca):
             client.publish("out", ledger.payload(1, count), qos=1)
             count += 1
             full = 0
+            if count % 10 == 0:
+                step(0)
         except OutboxFull:
             full += 1
             step(1)

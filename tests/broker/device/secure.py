@@ -34,19 +34,22 @@ def sockets():
     return n
 
 
-def main(port, host="localhost", secure=True, clock=True, **files):
+def main(port, host="localhost", secure=True, clock=True, timeout=10, **files):
     if not clock:
         tls.time = Clock
     context = None
     if secure:
         verify = files.pop("verify", True)
         context = tls.context(verify=verify, **{k: read(v) for k, v in files.items()})
-    client = umqtt_lite.MQTTClient("secure", host, port, ssl=context)
+    client = umqtt_lite.MQTTClient("secure", host, port, ssl=context, timeout=timeout)
     done = []
+    polls = 0
 
     def end(error):
+        nonlocal polls
         client._backoff = 50  # the test cannot wait for minutes
-        tell("disconnect", str(error), sockets())
+        tell("disconnect", str(error), sockets(), polls)
+        polls = 0
 
     def got(topic, payload, retain):
         tell("got", str(payload, "utf8"))
@@ -58,6 +61,7 @@ def main(port, host="localhost", secure=True, clock=True, **files):
     # retained: SUBSCRIBE may get to the broker after it
     client.publish("secure", b"x" * 400, True, 2)
     while not done:
+        polls += 1
         client.poll()
         client.wait(0 if done else 1000)
     client.disconnect()

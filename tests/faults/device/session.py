@@ -16,7 +16,14 @@ def tell(*event):
     print(json.dumps(event))
 
 
-def session(port, name, levels):
+def secured(ca):
+    from umqtt_lite.tls import context
+
+    with open(ca, "rb") as file:
+        return context(file.read())
+
+
+def session(port, name, levels, ca=None):
     got = set()
 
     def receive(topic, payload, retain):
@@ -30,7 +37,15 @@ def session(port, name, levels):
             client.wait(20)
 
     client = MQTTClient(
-        name, "127.0.0.1", port, keepalive=20, clean_session=False, retry=5, outbox=128, inbox=64
+        name,
+        "127.0.0.1",
+        port,
+        keepalive=20,
+        ssl=ca and secured(ca),
+        clean_session=False,
+        retry=5,
+        outbox=128,
+        inbox=64,
     )
     client.subscribe(name + "/in", receive, levels - 1)
     until(lambda: client.connected and not (client._asked or client._subs.due))
