@@ -1,4 +1,4 @@
-# Over TLS: publish until nothing goes any more, then take a burst while every third handler raises.
+# Over TLS: publish until nothing goes any more, then take a burst while handlers raise.
 
 import json
 import sys
