@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from processes import PATIENCE
 from proxy import split
 from secure import DER, PEM, PKCS8, Authority, Secure, private
+from tools.size import sizes
 
 OURS, FOREIGN = Authority("ours"), Authority("foreign")
 GOOD = OURS.issue("localhost")
@@ -213,3 +214,7 @@ def test_keys_of_every_kind_and_form(make):
             for format in PKCS8, serialization.PrivateFormat.TraditionalOpenSSL:
                 assert make(cert=cert, key=private(kind, form, format)) == ""
                 assert make(cert=CLIENT, key=private(kind, form, format)) == "key"
+
+
+def test_size():
+    assert sizes()["tls"] <= 800
