@@ -114,6 +114,7 @@ class MQTTClient(Outbox):
     # on_refused(error): the broker refused subscriptions
     on_connect = on_disconnect = on_message = on_ack = on_skip = on_refused = None
 
+    _config: tuple
     error = None  # the last error
     # _addr: of the first host, as long as it serves; _upload: for publish_from()
     _subs = _io = _addr = _upload = None
