@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from brokers import Mosquitto
 from processes import Device, until
 from runtimes import ROOT
+from secure import PEM, Authority, Secure
 
 PROGRAM = re.compile(r"^##+ (.+?)$|^```python\n(.+?)^```", re.DOTALL | re.MULTILINE)
 # Once a machine has been to sleep, it wakes at the beginning of its program.
@@ -29,6 +29,8 @@ def deepsleep(ms):
     print('["asleep", %d]' % ms)
     raise SystemExit
 """
+NTPTIME = "def settime(): pass\n"
+OURS = Authority("ours")
 
 
 def examples():
@@ -48,7 +50,7 @@ EXAMPLES = examples()
 
 @pytest.fixture
 def broker(tmp_path):
-    broker = Mosquitto(tmp_path)
+    broker = Secure(tmp_path, OURS.issue("127.0.0.1"))
     yield broker.start()
     broker.kill()
 
@@ -58,9 +60,10 @@ def example(broker, tmp_path):
     """Starts a section's program in an empty folder, changed by some replacements."""
     devices = []
     (tmp_path / "machine.py").write_text(MACHINE)
+    (tmp_path / "ntptime.py").write_text(NTPTIME)
 
-    def start(section, **replace):
-        program = EXAMPLES[section].replace('"192.168.1.2"', f'"127.0.0.1", {broker.port}')
+    def start(section, port=broker.port, **replace):
+        program = EXAMPLES[section].replace('"192.168.1.2"', f'"127.0.0.1", {port}')
         for old, new in replace.items():
             assert old in program
             program = program.replace(old, new)
@@ -125,11 +128,20 @@ def test_large(example, broker, peer, tmp_path):
     assert (tmp_path / "update.bin").read_bytes() == log[1:]
 
 
+def test_tls(example, broker, peer, tmp_path):
+    (tmp_path / "ca.pem").write_bytes(OURS.certificate.public_bytes(PEM))
+    watch = peer(broker.port)
+    watch.subscribe("kitchen/#")
+    example("TLS", broker.secure)
+    assert watch.wait(1)[0] == ("kitchen/temperature", b"21.5", 1, False)
+
+
 def test_no_other():
     tried = {
         "Using the library",
         "The flash spool",
         "Deep sleep",
         "Messages larger than memory",
+        "TLS",
     }
     assert set(EXAMPLES) == tried
