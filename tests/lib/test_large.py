@@ -4,7 +4,7 @@ import random
 
 from scripted import CONNACK, Broker, frame, h, text
 
-from umqtt_lite import OutboxFull, ProtocolError
+from umqtt_lite import OutboxFull, ProtocolError, sleep
 
 HEAP = "512k"
 SIZE = 300
@@ -574,3 +574,12 @@ def test_slow_reader():
     broker.await_event("ack", 2)
     assert broker.client.stats["connects"] == 1 and not broker.client.error
     broker.close()
+
+
+def test_not_in_a_snapshot():
+    client = sleep.MQTTClient("c", "127.0.0.1")
+    client.publish("t", "x", qos=1)
+    client.publish_from("big", io.BytesIO(b"y" * 500), 500, qos=1)
+    client.publish("t", "z", qos=2)
+    woken = sleep.MQTTClient("c", "127.0.0.1", snapshot=client.snapshot())
+    assert not woken.error and (client.pending, woken.pending) == (3, 2)
