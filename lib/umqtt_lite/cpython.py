@@ -59,6 +59,9 @@ class Stream:
         """Bytes that were received and decrypted."""
         return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
 
+    def setblocking(self, flag):
+        pass  # it never blocks
+
     def close(self):
         self._sock.close()
 
