@@ -38,7 +38,7 @@ class MQTTClient(simple.MQTTClient):
         """publish() of simple.py until it succeeds."""
         return self._again(0, simple.MQTTClient.publish, topic, msg, retain, qos)
 
-    def wait_msg(self):
+    def wait_msg(self):  # type: ignore[override]
         """wait_msg() of simple.py until it succeeds."""
         return self._again(0, simple.MQTTClient.wait_msg)
 

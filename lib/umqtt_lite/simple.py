@@ -28,6 +28,8 @@ class MQTTException(Exception):
 
 
 class _Client(client.MQTTClient):
+    late: list
+
     def _step(self, n):
         # Takes in one packet at a poll(), or a call would take what is the next one's. A message
         # waits in `late` for poll() to return: a callback may call anything
@@ -36,7 +38,7 @@ class _Client(client.MQTTClient):
         i = box.type
         if n == _MESSAGE:
             if i & 4:
-                box.ids[box.ids.index(0)] = self._event
+                box.ids[box.ids.index(0)] = self._event  # type: ignore[call-overload]
             self.late.append((i, bytes(box.topic), bytes(box.payload), self._event))
         s = box.buf[:2]
         i = box.size
@@ -115,8 +117,8 @@ class MQTTClient:
         )
         c.late = []
         c._size = c._room = _LARGEST
-        c._config = n = list(c._config)
-        n[_KEEPALIVE] = n[_KEEPALIVE] or _MINUTE
+        c._config = s = list(c._config)
+        s[_KEEPALIVE] = s[_KEEPALIVE] or _MINUTE
         if old:
             c._id = old._id
             c._inbox = old._inbox
@@ -129,7 +131,7 @@ class MQTTClient:
         return c._event
 
     def disconnect(self):
-        """Tell the broker that this is the end, so that it does not publish the will, and close."""
+        """DISCONNECT, after which the broker publishes no will, and close."""
         c = self._client
         c.disconnect()
         c.error = c.error or "disconnected"

@@ -9,7 +9,7 @@ CONNECT = h("10 0d 00 04 4d 51 54 54 04 02 00 00 00 01 63")
 
 
 class Peer:
-    """What the broker does: steps of bytes to be sent, or expected, in (">", data), ("<", data)."""
+    """What the broker does: bytes to be sent, (">", data), or expected, ("<", data)."""
 
     def __init__(self, *steps, **options):
         self.listener, port = listen()
@@ -74,9 +74,9 @@ def fails(call, *args, error=OSError):
 
 
 def test_publish_at_qos_0_takes_no_message():
-    p = Peer((">", message(0x30)), ("<", message(0x30, b"out")))
+    p = Peer((">", message(0x30)), ("<", message(0x31, b"out")))
     assert not p.client.connect()
-    p.client.publish("t", "out")
+    p.client.publish("t", "out", True)
     p.pump()
     assert not p.got
     assert p.client.wait_msg() == 0x30
