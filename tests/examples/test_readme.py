@@ -136,6 +136,15 @@ def test_tls(example, broker, peer, tmp_path):
     assert watch.wait(1)[0] == ("kitchen/temperature", b"21.5", 1, False)
 
 
+def test_umqtt_simple(example, broker, peer):
+    watch = peer(broker.port)
+    watch.subscribe("kitchen/state")
+    watch.publish("kitchen/light", "on", retain=True)
+    device = example("Coming from umqtt.simple")
+    printed(device, "light: b'on'")
+    assert watch.wait(1)[0] == ("kitchen/state", b"on", 1, False)
+
+
 def test_no_other():
     tried = {
         "Using the library",
@@ -143,5 +152,6 @@ def test_no_other():
         "Deep sleep",
         "Messages larger than memory",
         "TLS",
+        "Coming from umqtt.simple",
     }
     assert set(EXAMPLES) == tried
