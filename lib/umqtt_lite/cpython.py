@@ -1,6 +1,9 @@
-"""What CPython lacks of MicroPython: const, clock, polling, streams. Not for the device."""
+"""What CPython lacks of MicroPython: const, clock, polling, streams, and what aio.py uses of
+asyncio.core. Not for the device."""
 
+import asyncio
 import base64
+import inspect
 import select
 import ssl
 import sys
@@ -153,3 +156,65 @@ stream.resolve = resolve
 stream.poll = Poll
 stream.wrap = Stream
 tls.ssl = types.SimpleNamespace(SSLContext=Context)
+
+
+# For aio.py. A task that sleeps, or waits for a stream, awaits a future that wake() can end
+
+_naps = {}  # task: (future, what is to be called at its end)
+
+
+def wake(task):
+    future, end = _naps.pop(task, (None, None))
+    if future:
+        end()
+        if not future.done():
+            future.set_result(None)
+
+
+def nap():
+    """A future for the task, as `await` and MicroPython's `yield` take it."""
+    task = asyncio.current_task()
+    future = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: _naps.get(task, ())[:1] == (future,) and wake(task))
+    return task, future
+
+
+async def drive(generator):
+    for future in generator:
+        await future
+
+
+class IOQueue:
+    def queue_read(self, stream):
+        return self._wait(stream, "reader")
+
+    def queue_write(self, stream):
+        # a TLS handshake waits for the other side most of the time
+        return self._wait(stream, "reader" if isinstance(stream._sock, ssl.SSLSocket) else "writer")
+
+    def _wait(self, stream, what):
+        loop = asyncio.get_running_loop()
+        task, future = nap()
+        n = stream.fileno()
+        getattr(loop, "add_" + what)(n, wake, task)
+        _naps[task] = future, lambda: getattr(loop, "remove_" + what)(n)
+        return future
+
+
+class loop:
+    """MicroPython's asyncio.core."""
+
+    _io_queue = IOQueue()
+    current_task = asyncio.current_task
+    get_event_loop = asyncio.get_running_loop
+
+    @staticmethod
+    def create_task(work):
+        return asyncio.create_task(drive(work) if inspect.isgenerator(work) else work)
+
+    @staticmethod
+    def sleep_ms(ms):
+        task, future = nap()
+        timer = asyncio.get_running_loop().call_later(ms / 1000, wake, task)
+        _naps[task] = future, timer.cancel
+        return future
