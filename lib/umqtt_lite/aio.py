@@ -71,9 +71,9 @@ class MQTTClient:
         return self
 
     async def disconnect(self, *args):
-        """Write what is accepted, within `timeout`, then DISCONNECT, and close; cancelled: at once.
+        """Write what is accepted, within `timeout`, then DISCONNECT, and close.
 
-        What waits is woken: see ConnectionLost; messages() end.
+        Cancelled, it closes at once. What waits is woken: see ConnectionLost; messages() end.
         """
         c = self.core
         n = ticks_add(ticks_ms(), c._config[_TIMEOUT])

@@ -190,7 +190,9 @@ class IOQueue:
 
     def queue_write(self, stream):
         # a TLS handshake waits for the other side most of the time
-        return self._wait(stream, "reader" if isinstance(stream._sock, ssl.SSLSocket) else "writer")
+        return self._wait(
+            stream, "reader" if isinstance(stream._sock, ssl.SSLSocket) else "writer"
+        )
 
     def _wait(self, stream, what):
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ RARE = {
     ("subscriptions", "again"),
     ("tls", "write"),
 }
-OPTIONAL = {"large", "sleep", "spool"}
+OPTIONAL = {"aio", "large", "robust", "simple", "sleep", "spool"}
 # `except ... as e` alone takes 6 words.
 CATCHES = {("client", "_try")}
 

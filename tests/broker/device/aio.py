@@ -68,7 +68,11 @@ async def cancelled(client, topic):
     messages = client.messages(topic, 1)
     tasks = [
         asyncio.create_task(work)
-        for work in (messages.__anext__(), client.disconnected(), client.publish(topic, "1", qos=1))
+        for work in (
+            messages.__anext__(),
+            client.disconnected(),
+            client.publish(topic, "1", qos=1),
+        )
     ]
     await asyncio.sleep(0)
     for task in tasks:
