@@ -28,6 +28,7 @@ RARE = {
     ("subscriptions", "ask"),
     ("subscriptions", "answer"),
     ("subscriptions", "again"),
+    ("tls", "context"),
     ("tls", "write"),
 }
 OPTIONAL = {"aio", "large", "robust", "simple", "sleep", "spool"}

@@ -145,6 +145,15 @@ def test_umqtt_simple(example, broker, peer):
     assert watch.wait(1)[0] == ("kitchen/state", b"on", 1, False)
 
 
+def test_asyncio(example, broker, peer):
+    watch = peer(broker.port)
+    watch.subscribe("kitchen/temperature")
+    watch.publish("kitchen/light", "on", 1, retain=True)
+    device = example("With asyncio")
+    printed(device, "light: b'on'")
+    assert watch.wait(1)[0] == ("kitchen/temperature", b"21.5", 1, False)
+
+
 def test_no_other():
     tried = {
         "Using the library",
@@ -153,5 +162,6 @@ def test_no_other():
         "Messages larger than memory",
         "TLS",
         "Coming from umqtt.simple",
+        "With asyncio",
     }
     assert set(EXAMPLES) == tried
