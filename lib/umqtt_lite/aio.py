@@ -22,11 +22,14 @@ from .client import ConnectionLost
 from .outbox import OutboxFull
 
 try:
-    from asyncio import core as loop
+    from asyncio import core as loop  # type: ignore[attr-defined]
 
     def wake(t):
-        q = t.data or loop._task_queue
-        if t is not loop.cur_task and (t.data is None or q is loop._io_queue):  # not cancelled
+        # Not the running task, nor one that is cancelled; one that is awake keeps its place
+        q = t.data
+        if q is None and ticks_diff(t.ph_key, ticks_ms()) > 0:
+            q = loop._task_queue
+        if q and t is not loop.cur_task and (t.data is None or q is loop._io_queue):
             q.remove(t)
             loop._task_queue.push(t)
 
