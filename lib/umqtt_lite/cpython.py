@@ -20,18 +20,18 @@ from . import stream, tls  # noqa: E402 (they need the above)
 
 
 class Poll:
-    """select.poll with ipoll(), for one Stream."""
+    """select.poll with ipoll(), for one Stream, or a file."""
 
     def __init__(self):
         self._poll = select.poll()
-        self._stream = None
+        self._pending = None
 
     def register(self, stream, events):
-        self._stream = stream
-        self._poll.register(stream, stream.waits or events)
+        self._pending = getattr(stream, "pending", None)
+        self._poll.register(stream, getattr(stream, "waits", 0) or events)
 
     def ipoll(self, ms):
-        return self._poll.poll(0 if self._stream and self._stream.pending() else ms)
+        return self._poll.poll(0 if self._pending and self._pending() else ms)
 
 
 # What mbedtls says of certificates, by OpenSSL's code; and of any other
