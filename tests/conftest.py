@@ -1,6 +1,7 @@
 """Fixtures of the broker tests: each broker, each runtime, a device and its peer."""
 
 import signal
+import subprocess
 
 import pytest
 from brokers import BROKERS
@@ -9,6 +10,8 @@ from runtimes import RUNTIMES
 
 # A terminated run ends the brokers that it started, as an interrupted one does.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# With vfork, a start beside busy threads was seen to fail: EFAULT.
+subprocess._USE_VFORK = False
 
 
 @pytest.fixture(scope="session", params=BROKERS)
