@@ -146,7 +146,7 @@ class MQTTClient(Outbox):
         if isinstance(server, str):
             server = ((server, port or (8883 if ssl else 1883)),)
         # The connection: _ping, PINGRESP is awaited; _since when an acknowledgement is, 0 if none;
-        # _up, _tx, _rx: times of its begin, and of the last that was written and heard
+        # _begin, _tx, _rx: times of its begin, and of the last that was written and heard
         self._config = (
             ssl,
             keepalive * 1000,
@@ -214,7 +214,7 @@ class MQTTClient(Outbox):
         Raises nothing for what the network or the broker does: see `error` and on_disconnect.
         """
         try:
-            if self._new and self.connected:
+            if self._new and self.up:
                 n = self._io.write(self._out, self._pos, _ALL)  # type: ignore[attr-defined]
                 if n:
                     if n == self._n:
@@ -241,20 +241,20 @@ class MQTTClient(Outbox):
         if s or self._state and self.link:
             ms = min(ms, ticks_diff(self._due, ticks_ms()))
         if s:
-            n = self._new if self.connected else self._hello
+            n = self._new if self.up else self._hello
             self._poll.register(getattr(s, "sock", s), _POLLIN | _POLLOUT if n else _POLLIN)
         self._poll.ipoll(max(ms, 0))
 
-    def disconnect(self):
-        """Write what is accepted, within `timeout`, then DISCONNECT, and close.
+    def disconnect(self, ms=None):
+        """Write what is accepted, within `ms` or `timeout`, then DISCONNECT, and close.
 
         What is not acknowledged stays in the outbox for another connect().
         """
-        n = ticks_add(ticks_ms(), self._config[_TIMEOUT])
-        while self._new and self.connected and ticks_diff(n, ticks_ms()) > 0:
+        n = ticks_add(ticks_ms(), self._config[_TIMEOUT] if ms is None else ms)
+        while self._new and self.up and ticks_diff(n, ticks_ms()) > 0:
             self.wait(99)
             self.poll()
-        n = self.connected
+        n = self.up
         if n and not self._new:  # not within a packet
             try:
                 self._io.write(b"\xe0\0", 0, 2)  # type: ignore[attr-defined]
@@ -292,7 +292,7 @@ class MQTTClient(Outbox):
                     n = tuple(self._config[_HOSTS][0]) + (e,)
                     e = ConnectionLost(_ENDS[self._state - _WAITING] % n)
                 self._event = self.error = e
-                if not self.connected:
+                if not self.up:
                     self._addr = None
                     n = self._config[_HOSTS]
                     n.append(n.pop(0))
@@ -321,16 +321,16 @@ class MQTTClient(Outbox):
                             if self.on_message:
                                 self.on_message(box.topic, box.payload, n)
                 finally:
-                    if self.connected:
+                    if self.up:
                         self._state = _CONNECTED
                 n = self._event
-                if n and self.connected and not box.step:
+                if n and self.up and not box.step:
                     if box.type & 4:
                         box.ids[box.ids.index(0)] = n
                     self._add(0x40 + 4 * (box.type & 4), n)  # PUBACK, PUBREC
             elif n != _MORE:
                 n(self._event)
-                if not self.connected:
+                if not self.up:
                     return
             n = -1
         self._due = self._rx  # wait() is to know that there may be more
@@ -350,7 +350,7 @@ class MQTTClient(Outbox):
                     self._state = _GREETING
                     # _deaf: to new messages of QoS 2. All there before the steady state
                     self._deaf = self._ping = self._since = self._tries = 0
-                    self._up = self._tx = now
+                    self._begin = self._tx = now
                     self._due = ticks_add(ticks_ms(), self._config[_TIMEOUT])
                     self.wait(0)  # to allocate what it needs
             return
@@ -362,7 +362,7 @@ class MQTTClient(Outbox):
         else:
             s = self._inbox
             n = s.read(n, self._read)
-            if n and self.connected and s.step == -1:
+            if n and self.up and s.step == -1:
                 self._find(8, 0)
                 if len(self._out) > self._size + 4:
                     n = None  # it waits until there is room for a reply
@@ -376,7 +376,7 @@ class MQTTClient(Outbox):
     def _close(self, next):
         self._state = next
         self._due = ticks_ms()  # the next attempt, its end, or what _tick() does next
-        self.connected = False  # the broker has accepted the connection, and it stands
+        self.up = False  # the broker has accepted the connection, and it stands
         if self._io:
             self._io.close()
             self._io = None
@@ -388,11 +388,11 @@ class MQTTClient(Outbox):
 
     def _tick(self):
         # do what is due, and find out when the next is
-        if not self.connected:
+        if not self.up:
             raise OSError("timeout")
         now = ticks_ms()
         left = _MINUTE
-        if ticks_diff(now, self._up) > left:
+        if ticks_diff(now, self._begin) > left:
             self._backoff = 1000
         k = self._config[_KEEPALIVE]
         if k:
@@ -447,7 +447,7 @@ class MQTTClient(Outbox):
         if box.step == -1:  # else it is a piece
             box.step = 0
         n = box.type >> 4
-        if not self.connected:
+        if not self.up:
             i, n = box.buf[:2]
             if box.type != 0x20 or i > 1 or n > 5:
                 raise ProtocolError("CONNACK", n)
@@ -464,7 +464,7 @@ class MQTTClient(Outbox):
             if self._subs:
                 self._subs.again(not n)
             self._state = _CONNECTED
-            self.connected = True
+            self.up = True
             self._due = self._rx
             self._stats["connects"] += 1
             return self.on_connect

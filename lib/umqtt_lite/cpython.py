@@ -158,7 +158,7 @@ stream.wrap = Stream
 tls.ssl = types.SimpleNamespace(SSLContext=Context)
 
 
-# For aio.py. A task that sleeps, or waits for a stream, awaits a future that wake() can end
+# For aio.py. A task that waits awaits a future that wake() can end
 
 _naps = {}  # task: (future, what is to be called at its end)
 
@@ -184,28 +184,60 @@ async def drive(generator):
         await future
 
 
+class Pause:
+    """Until wake(); a task that is cancelled leaves its queue."""
+
+    def __await__(self):
+        task, future = nap()
+        _naps[task] = future, lambda: task in task.data and task.data.remove(task)
+        return future.__await__()
+
+
+pause = Pause()
+
+
+class Sleep:
+    """For `await`, and for `yield from` in what drive() drives."""
+
+    def __init__(self, future):
+        self._future = future
+
+    def __await__(self):
+        return self._future.__await__()
+
+    def __iter__(self):
+        yield self._future
+
+
+class TaskQueue(list):
+    push = list.append
+
+    def peek(self):
+        return self[0] if self else None
+
+    def pop(self):
+        return super().pop(0)
+
+
+class RunQueue:
+    push = staticmethod(wake)
+
+
 class IOQueue:
     def queue_read(self, stream):
-        return self._wait(stream, "reader")
-
-    def queue_write(self, stream):
-        # a TLS handshake waits for the other side most of the time
-        return self._wait(
-            stream, "reader" if isinstance(stream._sock, ssl.SSLSocket) else "writer"
-        )
-
-    def _wait(self, stream, what):
-        loop = asyncio.get_running_loop()
         task, future = nap()
+        loop = asyncio.get_running_loop()
         n = stream.fileno()
-        getattr(loop, "add_" + what)(n, wake, task)
-        _naps[task] = future, lambda: getattr(loop, "remove_" + what)(n)
+        loop.add_reader(n, wake, task)
+        _naps[task] = future, lambda: loop.remove_reader(n)
         return future
 
 
 class loop:
     """MicroPython's asyncio.core."""
 
+    TaskQueue = TaskQueue
+    _task_queue = RunQueue
     _io_queue = IOQueue()
     current_task = asyncio.current_task
     get_event_loop = asyncio.get_running_loop
@@ -219,4 +251,4 @@ class loop:
         task, future = nap()
         timer = asyncio.get_running_loop().call_later(ms / 1000, wake, task)
         _naps[task] = future, timer.cancel
-        return future
+        return Sleep(future)

@@ -169,7 +169,7 @@ class Upload:
             i += 1
         out[i] |= 128
         out[i + 1 : i + 1] = b"\0"
-        if c.connected and c._io is not self:
+        if c.up and c._io is not self:
             c._io = self.over(c._io)
         return n
 

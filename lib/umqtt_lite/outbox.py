@@ -57,6 +57,8 @@ class Outbox:
         if name == "stats":
             self._stats["sent"] = self._sent
             return self._stats
+        if name == "connected":
+            return self.up
         if name != "pending":
             raise AttributeError(name)
         if self._n >= 0:

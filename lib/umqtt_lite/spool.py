@@ -141,7 +141,7 @@ class Spool:
         except OSError as e:
             self.error = e
         c = self._client
-        while c.connected:
+        while c.up:
             r = self._look()
             n = len(r)
             if not n:

@@ -60,7 +60,7 @@ class Subs:
         subs.append([f, handler, qos, 2])
         self._list = subs
         self.due = True
-        if self._box.connected:
+        if self._box.up:
             self._box._due = self._box._rx
 
     def ask(self):

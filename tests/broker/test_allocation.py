@@ -8,7 +8,7 @@ from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
 # A ceiling over what is reached now; the aim is 28 KiB.
-CORE = 9350  # bytes
+CORE = 9400  # bytes
 HEAP = 32  # KiB
 
 CASES = (

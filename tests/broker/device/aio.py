@@ -38,7 +38,7 @@ async def publish(client, topic):
         for i in range(COUNT):
             await client.publish("%s/%d" % (topic, qos), "%d" % i + 200 * " ", False, qos)
         if qos:
-            assert client.core.stats["acknowledged"] >= COUNT
+            assert client.stats["acknowledged"] >= COUNT
 
     await ready(client, topic)
     await asyncio.gather(send(0), send(1), send(2))
@@ -52,9 +52,9 @@ async def full(client, topic):
     await ready(client, topic)
     for i in range(8):
         await client.publish(topic, "%d" % i, False, 1)
-    while client.core.stats["received"] < 8:
+    while client.stats["received"] < 8:
         await asyncio.sleep(0.01)
-    assert client.core.stats["dropped"] == 5
+    assert client.stats["dropped"] == 5
     for i in range(5, 8):
         assert int((await messages.__anext__())[1]) == i
     client.unsubscribe(topic)
@@ -83,16 +83,15 @@ async def cancelled(client, topic):
             raise AssertionError
         except asyncio.CancelledError:
             pass
-    assert not client._waits and not client._room
+    assert not client._waits.peek() and not client._line
     await client.publish(topic, "2", False, 2)
-    assert client.core.stats["acknowledged"] == 2  # it stayed accepted
+    assert client.stats["acknowledged"] == 2  # it stayed accepted
 
 
 async def idle(client, topic):
     """It sleeps; a message wakes it."""
-    core = client.core
     polls = 0
-    poll = core.poll
+    poll = client.poll
 
     def counted():
         nonlocal polls
@@ -101,7 +100,7 @@ async def idle(client, topic):
 
     messages = client.messages(topic, 1)
     await ready(client, topic)
-    core.poll = counted
+    client.poll = counted
     await asyncio.sleep(2)
     assert polls <= 40, polls
     polls = 0
@@ -124,7 +123,7 @@ async def reconnect(client, topic):
     async def hurry():
         while True:
             await client.disconnected()
-            client.core._backoff = 50
+            client._backoff = 50
             await client.connected()
             tell("again")
 
@@ -158,7 +157,7 @@ async def leave(client, topic):
     except ValueError:
         pass
     assert await tasks[0] == "ended" and await tasks[1] == "lost"
-    assert not client.core.connected and client._ear.done()
+    assert not client.up and not client._ear
 
 
 async def main(case, port, topic):

@@ -71,14 +71,14 @@ def store(spool, n):
 
 def drain(spool, client):
     n = 0
-    client.connected = True
+    client.up = True
     while len(spool):
         spool.poll()
         out = client._out
         if out:
             out[: end(out, 0)] = b""
             n += 1
-    client.connected = False
+    client.up = False
     return n
 
 
