@@ -100,6 +100,7 @@ class MQTTClient(client.MQTTClient):
         if id:
             self._unacked.add(id)
         self._turn()
+        await loop.sleep_ms(0)  # the acknowledgement may have come: let others have their turn
         while id in self._unacked:
             await self._look()
 
@@ -134,6 +135,8 @@ class MQTTClient(client.MQTTClient):
         if self._clock:
             try:
                 self.poll()
+                if self._new and self.up:  # acknowledgements of what came
+                    self.poll()
             except Exception as e:  # of a handler
                 loop.get_event_loop().call_exception_handler(
                     {"message": "MQTTClient", "exception": e, "future": self._clock}
