@@ -68,7 +68,7 @@ _HOSTS = const(7)
 
 
 # made here: there may be no memory for it when it is needed
-_ERRORS = (OSError, MQTTError, MemoryError)
+_ERRORS = (OSError, MQTTError, MemoryError, ValueError)
 
 
 class ConnectionLost(MQTTError):
@@ -289,6 +289,8 @@ class MQTTClient(Outbox):
             except _ERRORS as e:
                 # the connection, or the attempt, has failed
                 if not isinstance(e, MQTTError):
+                    if self._hello and self._config[_SSL]:
+                        e = self._io.end(e)  # type: ignore[attr-defined]
                     n = tuple(self._config[_HOSTS][0]) + (e,)
                     e = ConnectionLost(_ENDS[self._state - _WAITING] % n)
                 self._event = self.error = e
@@ -377,6 +379,7 @@ class MQTTClient(Outbox):
         self._state = next
         self._due = ticks_ms()  # the next attempt, its end, or what _tick() does next
         self.up = False  # the broker has accepted the connection, and it stands
+        self._hello = None
         if self._io:
             self._io.close()
             self._io = None

@@ -56,7 +56,7 @@ class Inbox:
                     # PUBLISH and SUBACK have more than an identifier, PINGRESP has not even that
                     good = self.size > 2 if b >> 4 in b"\3\t" else self.size == 2 * (b < 0xD0)
             if not good:
-                raise ProtocolError("header", self.type, self.size)
+                raise ProtocolError("TLS expected" if b == 21 else "header", self.type, self.size)
         if n and self.step != -1:
             n = self._rest(~self.step, readinto)
         if n:

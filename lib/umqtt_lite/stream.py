@@ -1,7 +1,7 @@
 """Non-blocking TCP and TLS streams, and each port's quirks.
 
 A stream has readinto(buf, n=len(buf)) and write(buf, offset, n), which return None where they
-would block, and close().
+would block, and close(). One of TLS has end(error), for a handshake that failed.
 """
 
 import socket

@@ -8,7 +8,7 @@ from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
 # A ceiling over what is reached now; the aim is 28 KiB.
-CORE = 9400  # bytes
+CORE = 9450  # bytes
 HEAP = 32  # KiB
 
 CASES = (
@@ -19,6 +19,7 @@ CASES = (
 # Run at construction, for a connection or for a subscription only.
 RARE = {
     ("client", "__init__"),
+    ("client", "disconnect"),
     ("client", "publish_from"),
     ("client", "subscribe"),
     ("outbox", "_resume"),

@@ -148,6 +148,11 @@ def test_first_packet_must_be_connack():
         refused(h(packet), ProtocolError)
 
 
+def test_alert_of_tls():
+    error = refused(h("15 03 01 00 02 02 46"), ProtocolError)
+    assert error.args == ("TLS expected", 21, 0), error
+
+
 def test_second_connack():
     broker = Broker(reconnect=False)
     broker.start()
