@@ -19,13 +19,19 @@ def private(key, form=PEM, format=PKCS8, encryption=PLAIN):
     return key.private_bytes(form, format, encryption)
 
 
-class Authority:
-    """A certificate authority of our own."""
+def ec_key():
+    return ec.generate_private_key(ec.SECP256R1())
 
-    def __init__(self, name):
-        self.key = ec.generate_private_key(ec.SECP256R1())
+
+class Authority:
+    """A certificate authority of our own: a root, or one that another has signed."""
+
+    def __init__(self, name, parent=None, begins=-1, key=None):
+        self.key = key or ec_key()
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self.sign(name, self.key, x509.BasicConstraints(True, None))
+        extension = x509.BasicConstraints(True, None)
+        self.certificate = (parent or self).sign(name, self.key, extension, begins)
+        self.pem = self.certificate.public_bytes(PEM)
 
     def sign(self, name, key, extension, begins=-1):
         """A certificate that is valid for two days, the first of which `begins` from today."""
@@ -42,15 +48,16 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
 
-    def issue(self, host, begins=-1):
+    def issue(self, host, begins=-1, key=None, alternative=True):
         """A certificate for a host name or address, in PEM, and its key behind it."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec_key()
         try:
             name = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             name = x509.DNSName(host)
         names = x509.SubjectAlternativeName([name])
-        return self.sign(host, key, names, begins).public_bytes(PEM) + private(key)
+        extension = names if alternative else x509.BasicConstraints(False, None)
+        return self.sign(host, key, extension, begins).public_bytes(PEM) + private(key)
 
 
 class Secure(Mosquitto):

@@ -3,8 +3,11 @@ asyncio.core. Not for the device."""
 
 import asyncio
 import base64
+import binascii
 import inspect
+import os
 import select
+import socket
 import ssl
 import sys
 import tempfile
@@ -42,6 +45,7 @@ REASONS = {
     64: "The certificate Common Name (CN) does not match with the expected CN",
 }
 UNTRUSTED = "The certificate is not correctly signed by the trusted CA"
+CLIENT = "client cert?"
 
 
 class Stream:
@@ -52,6 +56,7 @@ class Stream:
         self._context = context
         self._host = host
         self._error = None  # OpenSSL tells it only once
+        self._heard = False
         self.waits = 0  # for POLLIN alone, to go on with a write
         self.sock = self  # for poll()
 
@@ -70,13 +75,17 @@ class Stream:
 
     def readinto(self, buf, n=None):
         with memoryview(buf) as whole, whole[:n] as part:
-            return self._none(self._sock.recv_into, part)
+            n = self._none(self._sock.recv_into, part)
+            self._heard = self._heard or bool(n)
+            return n
 
     def write(self, buf, offset, n):
         if self._context:  # which takes none but a connected socket
             if not select.select((), (self._sock,), (), 0)[1]:
                 return None
-            self._sock.getpeername()
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
             self._sock = self._context.wrap_socket(
                 self._sock, server_hostname=self._host, do_handshake_on_connect=False
             )
@@ -84,6 +93,18 @@ class Stream:
         self.waits = 0
         with memoryview(buf) as whole, whole[offset : offset + n] as part:
             return self._none(self._sock.send, part, select.POLLIN)
+
+    def end(self, e):
+        """As that of tls.TLS."""
+        if isinstance(e, ssl.SSLCertVerificationError):
+            text = REASONS.get(e.verify_code, UNTRUSTED)
+            if e.verify_code == 9 and tls.time.gmtime()[0] < 2025:
+                return "clock not set"
+            e = text
+        # shaken hands or not, closed by the broker before it had anything of us
+        elif alert(e) or isinstance(self._sock, ssl.SSLSocket) and self._sock.version():
+            return CLIENT
+        return f"no TLS: {e}"
 
     def _none(self, call, part, waits=0):
         if self._error:
@@ -95,14 +116,15 @@ class Stream:
         except ssl.SSLWantReadError:
             self.waits = waits
             return None
-        except ssl.SSLCertVerificationError as e:
-            text = REASONS.get(e.verify_code, UNTRUSTED)
-            early = e.verify_code == 9 and tls.time.gmtime()[0] < 2025
-            self._error = OSError("clock not set" if early else text)
-            raise self._error from e
         except OSError as e:
-            self._error = e
-            raise
+            # in TLS 1.3 the alert comes after the handshake
+            late = alert(e) and not (waits or self._heard)
+            self._error = OSError(CLIENT) if late else e
+            raise self._error from None
+
+
+def alert(e):
+    return "ALERT" in (getattr(e, "reason", None) or "")
 
 
 class Context(ssl.SSLContext):
@@ -112,6 +134,7 @@ class Context(ssl.SSLContext):
         self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
         self.check_hostname = False
         self.verify_mode = ssl.CERT_NONE
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return self
 
     def __setattr__(self, name, value):
@@ -119,14 +142,14 @@ class Context(ssl.SSLContext):
         if name == "verify_mode":
             self.check_hostname = value == ssl.CERT_REQUIRED
 
-    def load_verify_locations(self, cadata):
+    def load_verify_locations(self, cafile, cadata):
         try:
             super().load_verify_locations(cadata=cadata)
         except (ssl.SSLError, ValueError):
             raise ValueError("invalid cert") from None
 
     def load_cert_chain(self, cert, key):
-        Context(0).load_verify_locations(cert)
+        Context(0).load_verify_locations(None, cert)
         # from a file, in PEM, where a label says which form a key has
         for label in "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY":
             with tempfile.NamedTemporaryFile("w") as file:
@@ -134,10 +157,16 @@ class Context(ssl.SSLContext):
                 file.flush()
                 try:
                     return super().load_cert_chain(file.name)
-                except ssl.SSLError as e:
-                    if e.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-                        return  # for context() to find
+                except ssl.SSLError:
+                    pass
         raise ValueError("invalid key")
+
+
+def a2b_base64(data):
+    try:
+        return binascii.a2b_base64(data)
+    except binascii.Error:
+        raise ValueError("incorrect padding") from None
 
 
 def pem(label, der):
@@ -156,6 +185,7 @@ stream.resolve = resolve
 stream.poll = Poll
 stream.wrap = Stream
 tls.ssl = types.SimpleNamespace(SSLContext=Context)
+tls.binascii = types.SimpleNamespace(a2b_base64=a2b_base64)
 
 
 # For aio.py. A task that waits awaits a future that wake() can end

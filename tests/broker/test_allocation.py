@@ -30,7 +30,6 @@ RARE = {
     ("subscriptions", "answer"),
     ("subscriptions", "again"),
     ("tls", "context"),
-    ("tls", "write"),
 }
 OPTIONAL = {"aio", "large", "robust", "simple", "sleep", "spool"}
 # `except ... as e` alone takes 6 words.

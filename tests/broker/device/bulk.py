@@ -39,7 +39,7 @@ def main(port, ca):
     client.subscribe("in", receive, 0)
     while not client.connected:
         step(60000)
-    sock = getattr(client._io, "_tcp", None) or client._io._sock
+    sock = getattr(client._io, "tcp", None) or client._io._sock
     sock.setsockopt(1, 7, 4096)  # SO_SNDBUF
     full = 0
     while full < 50:

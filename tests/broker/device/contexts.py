@@ -8,7 +8,7 @@ from umqtt_lite.tls import context
 
 while line := sys.stdin.readline():
     try:
-        context(**{name: a2b_base64(value) for name, value in json.loads(line).items()})
+        context(**{k: v and a2b_base64(v) for k, v in json.loads(line).items()})
         print(json.dumps(["made", ""]))
     except ValueError as e:
         print(json.dumps(["made", str(e).lower()]))

@@ -12,6 +12,7 @@ TIMES = 5
 
 count = 0
 ran = set()
+secure = {}  # with TLS
 
 
 def lock():
@@ -80,7 +81,7 @@ def locked(client, work):
 
 
 def publish(port, topic, qos):
-    client = MQTTClient("steady", "127.0.0.1", port)
+    client = MQTTClient("steady", "127.0.0.1", port, **secure)
 
     def work():
         for _ in range(TIMES):
@@ -123,7 +124,7 @@ def ping(port, topic, qos):
 
 
 def receive(port, topic, qos, **options):
-    client = MQTTClient("steady", "127.0.0.1", port, **options)
+    client = MQTTClient("steady", "127.0.0.1", port, **options, **secure)
 
     def taken(topic, payload, retain=False):
         global count
@@ -146,7 +147,12 @@ def skip(port, topic, qos):
     receive(port, topic, qos, inbox=64)
 
 
-def main(port, topic, case, qos):
+def main(port, topic, case, qos, ca=None):
+    if ca:
+        from umqtt_lite.tls import context
+
+        with open(ca, "rb") as file:
+            secure["ssl"] = context(file.read())
     globals()[case](int(port), topic.encode(), int(qos))
     tell("done", sorted(ran))
 
