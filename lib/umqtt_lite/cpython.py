@@ -101,7 +101,7 @@ class Stream:
             if e.verify_code == 9 and tls.time.gmtime()[0] < 2025:
                 return "clock not set"
             e = text
-        # shaken hands or not, closed by the broker before it had anything of us
+        # in TLS 1.3 it may close after the handshake, before CONNECT is written
         elif alert(e) or isinstance(self._sock, ssl.SSLSocket) and self._sock.version():
             return CLIENT
         return f"no TLS: {e}"

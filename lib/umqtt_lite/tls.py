@@ -26,7 +26,8 @@ def context(ca, cert=None, key=None, *, verify=True):
     if cert:
         key = _der(key or cert)[-1]
         cert = _der(cert)[0]
-        # these are in the public part of any key, RSA or EC, or behind the end of one without
+        # these are in the public part of any key, RSA or EC, or behind the end of one without;
+        # no key at all is an invalid one
         c.load_cert_chain(cert, key * (key[112:120] in cert))
     return c
 

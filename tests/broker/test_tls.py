@@ -177,6 +177,7 @@ def test_a_handshake_that_nobody_answers_neither_blocks_nor_spins(begin):
 def test_closed_after_the_handshake(begin, tmp_path):
     """What went wrong then is none of TLS."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
         started = begin(server.getsockname()[1], ca=CA)
         link = server_context(tmp_path).wrap_socket(server.accept()[0], server_side=True)
         link.recv(99)
