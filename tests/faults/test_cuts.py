@@ -1,4 +1,5 @@
-"""One whole session, cut after every single byte in either direction; in TLS after every 7th."""
+"""One whole session, cut after every single byte in either direction; in TLS after every 7th, or
+every 29th where the device has to find it out by itself."""
 
 import queue
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,9 @@ def test_cut_after_every_byte(sessions, how, direction):
     cut(sessions, how, direction, 1)
 
 
-@pytest.mark.parametrize("how, direction", [("reset", "up"), ("close", "down")])
-def test_cut_in_tls(secure_sessions, how, direction):
-    cut(secure_sessions, how, direction, 7)
+@pytest.mark.parametrize(
+    "how, direction, step",
+    [("reset", "up", 7), ("close", "down", 7), ("silent", "up", 29), ("silent", "down", 29)],
+)
+def test_cut_in_tls(secure_sessions, how, direction, step):
+    cut(secure_sessions, how, direction, step)
