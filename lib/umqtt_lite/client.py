@@ -114,7 +114,7 @@ class MQTTClient(Outbox):
     # on_refused(error): the broker refused subscriptions
     on_connect = on_disconnect = on_message = on_ack = on_skip = on_refused = None
 
-    _config: tuple
+    _config: list
     error = None  # the last error
     # _addr: of the first host, as long as it serves; _upload: for publish_from()
     _subs = _io = _addr = _upload = None
@@ -147,7 +147,7 @@ class MQTTClient(Outbox):
             server = ((server, port or (8883 if ssl else 1883)),)
         # The connection: _ping, PINGRESP is awaited; _since when an acknowledgement is, 0 if none;
         # _begin, _tx, _rx: times of its begin, and of the last that was written and heard
-        self._config = (
+        self._config = [
             ssl,
             keepalive * 1000,
             retry * 1000,
@@ -156,7 +156,7 @@ class MQTTClient(Outbox):
             reconnect,
             connect,
             list(server),
-        )
+        ]
         self._backoff = 1000
         self.poll = self.poll  # bound once, they are found sooner
         self.publish = self.publish
