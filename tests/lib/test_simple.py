@@ -6,42 +6,51 @@ from umqtt_lite import simple
 
 HEAP = "512k"
 CONNECT = h("10 0d 00 04 4d 51 54 54 04 02 00 00 00 01 63")
+WAIT = simple.client.MQTTClient.wait
 
 
 class Peer:
-    """What the broker does: bytes to be sent, (">", data), or expected, ("<", data)."""
+    """What the broker does: (">", bytes to be sent), ("<", bytes expected), ("close", None)."""
 
-    def __init__(self, *steps, **options):
+    deaf = False  # it reads nothing
+    blocked = 0  # times that the client has waited with something to be written
+
+    def __init__(self, *steps, keepalive=0, patience=9999):
         self.listener, port = listen()
+        self.listener.setsockopt(1, 8, 4096)  # SOL_SOCKET, SO_RCVBUF
         self.conn = None
         self.received = b""
-        self.steps = [("<", CONNECT), (">", CONNACK)] + list(steps)
+        connect = CONNECT[:11] + bytes([keepalive]) + CONNECT[12:]
+        self.steps = [("<", connect), (">", CONNACK)] + list(steps)
         self.got = []
-        self.client = simple.MQTTClient("c", "127.0.0.1", port, **options)
+        self.client = simple.MQTTClient("c", "127.0.0.1", port, keepalive=keepalive)
         self.client.set_callback(lambda topic, msg: self.got.append((topic, msg)))
         self.begin = now()
-        wait = simple.client.MQTTClient.wait
 
         def pump(client, ms):
+            self.blocked += client._new
+            if self.blocked > patience:
+                self.deaf = False
             self.pump()
-            assert since(now(), self.begin) < 5000, (self.steps, self.received)
-            wait(client, min(ms, 5))
+            assert since(now(), self.begin) < 5000, self.state()
+            WAIT(client, min(ms, 5))
 
-        simple._Client.wait = pump
+        simple.client.MQTTClient.wait = pump
 
     def pump(self):
         try:
             if not self.conn:
                 self.conn = self.listener.accept()[0]
                 self.conn.setblocking(False)
-            self.received += self.conn.recv(2048)
+            if not self.deaf:
+                self.received += self.conn.recv(4096)
         except OSError:
             pass  # nothing yet
         while self.steps:
             way, data = self.steps[0]
             if way == "<":
                 n = len(data)
-                assert data.startswith(self.received[:n]), (data, self.received)
+                assert data.startswith(self.received[:n]), self.state()
                 if len(self.received) < n:
                     break
                 self.received = self.received[n:]
@@ -49,12 +58,19 @@ class Peer:
                 self.conn.send(data)
             else:
                 self.conn.close()
+                self.conn = None
+                self.steps.pop(0)
+                return  # for the next one, when the client connects again
             self.steps.pop(0)
+
+    def state(self):
+        left = [(way, data[:20] if data else data) for way, data in self.steps[:9]]
+        return "%r, received %r" % (left, self.received[:20])
 
     def end(self):
         while self.steps:
             self.pump()
-            assert since(now(), self.begin) < 5000, (self.steps, self.received)
+            assert since(now(), self.begin) < 5000, self.state()
         assert not self.received, self.received
         if self.conn:
             self.conn.close()
@@ -122,9 +138,7 @@ def test_close_ends_wait_msg():
 
 
 def test_missing_pingresp():
-    p = Peer(("<", h("c0 00")))
-    p.steps[0] = ("<", h("10 0d 00 04 4d 51 54 54 04 02 00 01 00 01 63"))
-    p.client.keepalive = 1
+    p = Peer(("<", h("c0 00")), keepalive=1)
     p.client.connect()
     assert "PINGRESP" in fails(p.client.wait_msg)[1]
     p.end()
@@ -195,3 +209,232 @@ def test_callback_raises():
     p.client.check_msg()
     p.pump()
     p.end()  # no PUBACK
+
+
+AGAIN = h("10 0d 00 04 4d 51 54 54 04 00 00 00 00 01 63"), h("20 02 01 00")
+
+
+def test_qos_2_in_over_a_reconnect():
+    p = Peer(
+        (">", message(0x34, b"once", b"\0\7")),
+        ("<", h("50 02 00 07")),
+        ("close", None),
+        ("<", AGAIN[0]),
+        (">", AGAIN[1] + message(0x3C, b"once", b"\0\7")),
+        ("<", h("50 02 00 07")),
+        (">", h("62 02 00 07")),
+        ("<", h("70 02 00 07")),
+        (">", message(0x34, b"next", b"\0\7")),
+        ("<", h("50 02 00 07")),
+    )
+    p.client.connect()
+    assert p.client.wait_msg() == 0x34
+    fails(p.client.wait_msg)
+    assert p.client.connect(False)
+    assert p.client.wait_msg() == 0x34
+    assert p.got == [(b"t", b"once"), (b"t", b"next")]
+    p.end()
+
+
+def test_qos_2_out_over_a_reconnect():
+    p = Peer(
+        ("<", message(0x34, b"one", b"\0\1")),
+        (">", h("50 02 00 01")),
+        ("<", h("62 02 00 01")),
+        (">", h("70 02 00 01")),
+        ("<", message(0x34, b"two", b"\0\2")),
+        (">", h("50 02 00 02")),
+        ("<", h("62 02 00 02")),
+        ("close", None),
+        ("<", AGAIN[0]),
+        (">", AGAIN[1]),
+        # another identifier: the broker may still have the last one
+        ("<", message(0x34, b"two", b"\0\3")),
+        (">", h("50 02 00 03")),
+        ("<", h("62 02 00 03")),
+        (">", h("70 02 00 03")),
+    )
+    p.client.connect()
+    p.client.publish("t", "one", qos=2)
+    fails(p.client.publish, "t", "two", False, 2)
+    p.client.connect(False)
+    p.client.publish("t", "two", qos=2)
+    p.end()
+
+
+def test_identifier_wraps():
+    ids = b"\xff\xff", b"\0\1"
+    steps = [[("<", message(0x32, b"x", i)), (">", h("40 02") + i)] for i in ids]
+    p = Peer(*steps[0] + steps[1])
+    p.client.connect()
+    p.client._io._id = 65534
+    p.client.publish("t", "x", qos=1)
+    p.client.publish("t", "x", qos=1)
+    p.end()
+
+
+def test_unsubscribe_where_a_subclass_subscribes_in_its_own_way():
+    class Mine(simple.MQTTClient):
+        def subscribe(self, topic):
+            simple.MQTTClient.subscribe(self, topic, 1)
+
+    p = Peer(
+        ("<", h("82 06 00 01 00 01 74 01")),
+        (">", h("90 03 00 01 01")),
+        ("<", h("a2 05 00 02 00 01 74")),
+        (">", h("b0 02 00 02")),
+    )
+    p.client = Mine("c", "127.0.0.1", p.client.port)
+    p.client.connect()
+    p.client.subscribe("t")
+    p.client.unsubscribe("t")
+    p.end()
+
+
+def test_subscribe_takes_nothing_behind_its_suback():
+    p = Peer(("<", h("82 06 00 01 00 01 74 00")), (">", h("90 03 00 01")))
+    p.steps += [(">", b"\0" + message(0x31, b"kept") + message(0x30, b"new"))]
+    p.client.connect()
+    p.client.subscribe("t")
+    assert not p.got
+    assert p.client.wait_msg() == 0x31
+    assert len(p.got) == 1
+    assert p.client.check_msg() == 0x30
+    p.end()
+
+
+def test_check_msg_does_not_wait_for_the_rest():
+    large = message(0x30, b"y" * 3000)
+    p = Peer()
+    p.client.connect()
+    for part in large[:1], large[1:4], large[4:2000]:
+        p.conn.send(part)
+        assert p.client.check_msg() is None
+    p.conn.send(large[2000:])
+    assert p.client.check_msg() == 0x30
+    assert p.got == [(b"t", b"y" * 3000)]
+    p.end()
+
+
+def test_publishing_only_needs_no_answer():
+    # PINGREQ neither, although nothing is ever read
+    p = Peer(keepalive=1)
+    p.client.connect()
+    while since(now(), p.begin) < 2000:
+        p.steps = [("<", message(0x30))]
+        p.client.publish("t", "x")
+        while p.steps:
+            p.pump()
+        WAIT(p.client._io, 50)
+    p.steps = [("<", h("c0 00")), (">", h("d0 00") + message(0x30)), ("<", h("c0 00"))]
+    p.client.ping()
+    p.pump()
+    assert p.client.wait_msg() is None
+    assert p.client.wait_msg() == 0x30
+    p.client.ping()
+    p.end()
+
+
+def until_full(p):
+    """Publish to a broker that does not read, so much that it does not fit into the window."""
+    p.client.connect()
+    sock = getattr(p.client.sock, "_sock", p.client.sock)
+    sock.setsockopt(1, 7, 4096)  # SO_SNDBUF
+    p.deaf = True
+    while p.deaf:
+        p.blocked = 0
+        p.steps.append(("<", message(0x30, b"y" * 9999)))
+        p.client.publish("t", b"y" * 9999)
+
+
+def test_window_is_full():
+    p = Peer(patience=20)
+    until_full(p)
+    p.client.publish("t", "x")
+    p.steps.append(("<", message(0x30)))
+    p.end()
+
+
+def test_window_stays_full():
+    p = Peer(keepalive=1)
+    assert "PINGRESP" in fails(until_full, p)[1]
+    p.steps = []
+    p.end()
+
+
+def test_callback_waits_for_a_message():
+    p = Peer((">", message(0x32, b"a", b"\0\7") + message(0x30, b"b")), ("<", h("40 02 00 07")))
+
+    def wait(topic, msg):
+        p.got.append(msg)
+        if msg == b"a":
+            assert p.client.wait_msg() == 0x30
+            p.got.append("done")
+
+    p.client.set_callback(wait)
+    p.client.connect()
+    assert p.client.wait_msg() == 0x32
+    assert p.got == [b"a", b"b", "done"]
+    p.end()
+
+
+def test_callback_disconnects():
+    p = Peer((">", message(0x32, b"a", b"\0\7")), ("<", h("e0 00")))
+    p.client.set_callback(lambda topic, msg: p.client.disconnect())
+    p.client.connect()
+    assert p.client.wait_msg() == 0x32
+    assert fails(p.client.check_msg) == (-1, "closed")
+    p.end()
+
+
+def test_callback_connects_again_and_publish_fails():
+    p = Peer(
+        ("<", message(0x32, b"lost", b"\0\1")),
+        (">", message(0x32, b"a", b"\0\7")),
+        ("<", h("e0 00")),
+        ("close", None),
+        ("<", CONNECT),
+        (">", CONNACK + message(0x32, b"b", b"\0\7")),
+        ("<", h("40 02 00 07")),
+    )
+
+    def again(topic, msg):
+        p.got.append(msg)
+        if msg == b"a":
+            p.client.connect()
+
+    p.client.set_callback(again)
+    p.client.connect()
+    assert fails(p.client.publish, "t", "lost", False, 1) == (-1, "closed")
+    assert p.client.wait_msg() == 0x32
+    assert p.got == [b"a", b"b"]
+    p.end()
+
+
+def test_sock_made_blocking():
+    p = Peer((">", message(0x30)))
+    p.client.connect()
+    p.client.wait_msg()
+    p.client.sock.setblocking(True)
+    assert p.client.check_msg() is None
+    p.end()
+
+
+def test_connect_packet():
+    sent = (
+        b"\0\4MQTT\4",
+        b"\xee\0\0",  # a client without a name has a clean session only
+        text(""),
+        text("w"),
+        text("gone"),
+        text("user"),
+        text(""),
+    )
+    p = Peer()
+    p.steps[0] = ("<", frame(0x10, *sent))
+    p.client.client_id = ""
+    p.client.user = "user"
+    p.client.pswd = b""
+    p.client.set_last_will("w", "gone", True, 1)
+    p.client.connect(False)
+    p.end()

@@ -23,15 +23,22 @@ def on_message(t, msg):
     client.publish(topic + "/state", b"on" if lit else b"off", qos=1)
 
 
-client = MQTTClient(client_id, "127.0.0.1", int(port), keepalive=5)
+tls = kind == "tls" and {"ssl": True, "ssl_params": {"server_hostname": "localhost"}}
+client = MQTTClient(client_id, b"127.0.0.1", int(port), keepalive=5, **tls or {})
 client.DELAY = 0.05
 client.set_callback(on_message)
-tell("connect", bool(client.connect(kind == "simple")))
+tell("connect", bool(client.connect(kind != "robust")))
 client.subscribe(topic + "/set", 1)
 client.publish(topic + "/state", b"ready", True, 1)
 while True:
     if way == "wait":
         client.wait_msg()
+    elif way == "press":
+        # a button beside it, pressed by whoever sends a line
+        press = json.loads(sys.stdin.readline())
+        tell("pressed")
+        client.publish(topic + "/button", press[0], True, press[1])
+        tell("published", press[0])
     else:
         import select
 
