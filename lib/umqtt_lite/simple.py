@@ -31,9 +31,8 @@ class MQTTClient:
     ssl         an SSLContext, or True, with the arguments of ssl.wrap_socket() in ssl_params
     """
 
-    # A subclass may have any other names. _io is the polled client
-    cb = sock = _will = _io = None
-    _busy = False  # a callback is running
+    # _io: the polled client, whose names a subclass may use; _busy: a callback is running
+    cb = sock = _will = _io = _busy = None
 
     def __init__(
         self,
