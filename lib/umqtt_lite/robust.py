@@ -36,23 +36,21 @@ class MQTTClient(simple.MQTTClient):
 
     def publish(self, topic, msg, retain=False, qos=0):
         """publish() of simple.py until it succeeds."""
-        return self._again(0, simple.MQTTClient.publish, topic, msg, retain, qos)
+        return self._again(-1, simple.MQTTClient.publish, topic, msg, retain, qos)
 
     def wait_msg(self):  # type: ignore[override]
         """wait_msg() of simple.py until it succeeds."""
-        return self._again(0, simple.MQTTClient.wait_msg)
+        return self._again(-1, simple.MQTTClient.wait_msg)
 
     def check_msg(self, attempts=2):
         """check_msg() of simple.py; reconnects after each attempt that fails."""
         return self._again(attempts, simple.MQTTClient.check_msg)
 
     def _again(self, attempts, call, *args):
-        while True:
+        while attempts:
             try:
                 return call(self, *args)
             except OSError as e:
                 self.log(False, e)
             self.reconnect()
             attempts -= 1
-            if not attempts:
-                return None

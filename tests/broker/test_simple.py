@@ -25,14 +25,16 @@ def test_lamp(device, peer, broker, topic, way):
     work(watch, lamp, topic)
 
 
-# CPython has no ssl.wrap_socket()
-@pytest.mark.parametrize("runtime", ["micropython"])
-def test_ssl_params(device, peer, tmp_path, topic, runtime):
+# CPython has no ssl.wrap_socket(), which ssl=True needs
+@pytest.mark.parametrize(
+    "ssl, runtime", [("true", "micropython"), ("context", "micropython"), ("context", "cpython")]
+)
+def test_ssl(device, peer, tmp_path, topic, ssl):
     broker = Secure(tmp_path, Authority("any").issue("localhost")).start()
     try:
         watch = peer(broker.port)
         watch.subscribe(topic + "/state", 1)
-        work(watch, device("lamp.py", "tls", "wait", "lamp", broker.secure, topic), topic)
+        work(watch, device("lamp.py", ssl, "wait", "lamp", broker.secure, topic), topic)
     finally:
         broker.kill()
 

@@ -2,7 +2,7 @@
 
 from scripted import CONNACK, frame, h, listen, now, since, text
 
-from umqtt_lite import simple
+from umqtt_lite import robust, simple
 
 HEAP = "512k"
 CONNECT = h("10 0d 00 04 4d 51 54 54 04 02 00 00 00 01 63")
@@ -437,4 +437,23 @@ def test_connect_packet():
     p.client.pswd = b""
     p.client.set_last_will("w", "gone", True, 1)
     p.client.connect(False)
+    p.end()
+
+
+def test_robust_attempts():
+    class Mine(robust.MQTTClient):
+        DELAY = 0
+
+        def log(self, in_reconnect, e):
+            p.got.append((in_reconnect, e.args[0]))
+
+    p = Peer(("close", None), ("<", AGAIN[0]), (">", h("20 02 00 00")), (">", message(0x30)))
+    p.client = Mine("c", "127.0.0.1", p.client.port)
+    p.client.set_callback(lambda topic, msg: p.got.append(msg))
+    p.client.connect()
+    assert p.client.check_msg(0) is None
+    while p.steps:
+        assert p.client.check_msg(1) is None
+    p.client.wait_msg()
+    assert p.got == [(False, -1), b"x"]
     p.end()

@@ -23,8 +23,14 @@ def on_message(t, msg):
     client.publish(topic + "/state", b"on" if lit else b"off", qos=1)
 
 
-tls = kind == "tls" and {"ssl": True, "ssl_params": {"server_hostname": "localhost"}}
-client = MQTTClient(client_id, b"127.0.0.1", int(port), keepalive=5, **tls or {})
+options = {}
+if kind == "true":
+    options = {"ssl": True, "ssl_params": {"server_hostname": "localhost"}}
+elif kind == "context":
+    from umqtt_lite.tls import context
+
+    options = {"ssl": context(None, verify=False)}
+client = MQTTClient(client_id, b"127.0.0.1", int(port), keepalive=5, **options)
 client.DELAY = 0.05
 client.set_callback(on_message)
 tell("connect", bool(client.connect(kind != "robust")))
