@@ -197,13 +197,14 @@ class MQTTClient:
                 c.poll()
             e = c.error
             if e:
-                if not isinstance(e, client.Refused):
-                    raise OSError(-1, str(e))
-                n = e.args[1]
-                if c.connected:
-                    n = 128
+                if c.connected:  # the broker refused a subscription
                     c.error = None
-                raise MQTTException(n)
+                    raise MQTTException(128)
+                c._out = bytearray()  # however often it is tried
+                c._pos = 0
+                if isinstance(e, client.Refused):
+                    raise MQTTException(e.args[1])
+                raise OSError(-1, str(e))
             if not self._busy:
                 self._busy = True
                 try:

@@ -156,6 +156,8 @@ def test_refused():
     p = Peer()
     p.steps[1] = (">", h("20 02 00 05"))
     assert fails(p.client.connect, error=simple.MQTTException) == (5,)
+    assert fails(p.client.publish, "t", "x", error=simple.MQTTException) == (5,)
+    assert not p.client._io._out
     p.end()
     p = Peer(("<", h("82 06 00 01 00 01 74 01")), (">", h("90 03 00 01 80")))
     p.client.connect()
@@ -456,4 +458,30 @@ def test_robust_attempts():
         assert p.client.check_msg(1) is None
     p.client.wait_msg()
     assert p.got == [(False, -1), b"x"]
+    p.end()
+
+
+def test_failed_calls_leave_nothing_behind():
+    p = Peer(("close", None))
+    p.client.connect()
+    fails(p.client.wait_msg)
+    for _ in range(20):
+        for qos in 0, 1, 2:
+            assert fails(p.client.publish, "t", "lost", False, qos)[0] == -1
+        assert fails(p.client.ping)[0] == -1
+        assert fails(p.client.subscribe, "t")[0] == -1
+    assert not p.client._io._out
+    p.end()
+
+
+def test_callback_does_not_mind_the_end():
+    one = message(0x32, b"lost", b"\0\1")
+    p = Peer(("<", one), (">", message(0x30)), ("close", None))
+
+    def publish(topic, msg):
+        fails(p.client.publish, "t", "more", False, 1)
+
+    p.client.set_callback(publish)
+    p.client.connect()
+    assert fails(p.client.publish, "t", "lost", False, 1)[0] == -1
     p.end()
