@@ -103,7 +103,7 @@ class MQTTClient:
                 s._box = c
         self._io = c
         c.items = []  # type: ignore[attr-defined]  # messages for the callback
-        while not c.connected:
+        while not c.up:
             self._step(c)
         return c._event
 
@@ -197,7 +197,7 @@ class MQTTClient:
                 c.poll()
             e = c.error
             if e:
-                if c.connected:  # the broker refused a subscription
+                if c.up:  # the broker refused a subscription
                     c.error = None
                     raise MQTTException(128)
                 c._out = bytearray()  # however often it is tried
@@ -211,7 +211,7 @@ class MQTTClient:
                     while c.items:
                         n, topic, msg, id = c.items.pop(0)
                         self.cb(topic, msg)
-                        if id and c.connected:
+                        if id and c.up:
                             c._add(0x40 + 4 * (n & 4), id)  # PUBACK, PUBREC
                 finally:
                     self._busy = False
