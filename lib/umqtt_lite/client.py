@@ -304,7 +304,7 @@ class MQTTClient(Outbox):
                 self._backoff = min(2 * self._backoff, _MINUTE)
                 n = self.on_disconnect
             if not n:
-                return
+                break
             if n == _MESSAGE:
                 # hand it over, then acknowledge it
                 box = self._inbox
@@ -334,8 +334,9 @@ class MQTTClient(Outbox):
                 n(self._event)
                 if not self.up:
                     return
-            n = -1
-        self._due = self._rx  # wait() is to know that there may be more
+            n = -1 if k > 1 else None  # the last one reads nothing, but does what is due
+        if not k:
+            self._due = self._rx  # wait() is to know that there may be more
 
     def _step(self, n):
         now = ticks_ms()
@@ -399,17 +400,19 @@ class MQTTClient(Outbox):
             self._backoff = 1000
         k = self._config[_KEEPALIVE]
         if k:
+            k -= k // 4  # silence in either direction, for 3/4 of it
             n = ticks_diff(now, self._rx)
-            if not self._ping:  # silence in either direction, for 3/4 of it
-                n = max(n, ticks_diff(now, self._tx)) - k // 4
-            left = k // 2 - n
+            if self._ping:
+                n += k // 3
+            left = k - max(n, ticks_diff(now, self._tx))
             if left <= 0:
-                if self._ping:
+                if self._ping and n >= k:
                     raise OSError("no PINGRESP")
                 self._settle()
                 self._out.extend(b"\xc0\0")
                 self._new = self._ping = True
-                self._rx = now  # PINGRESP, or what is on its way before it, has k // 2
+                # PINGRESP, or what is on its way before it, has 2/3 of that
+                self._rx = self._tx = now
         # where the oldest message, or SUBSCRIBE, waits for too long
         k = self._config[_RETRY]
         if self._find(8, 0) == -1 and not self._asked or not k:

@@ -1,4 +1,4 @@
-from scripted import Broker, h, now, since
+from scripted import Broker, frame, h, now, since
 
 from umqtt_lite import ConnectionLost
 
@@ -70,4 +70,36 @@ def test_unasked_pingresp():
     broker = started()
     broker.send_slowly(PINGRESP)
     broker.expect_nothing()
+    broker.close()
+
+
+def test_ping_again_while_a_large_message_comes():
+    """PINGRESP waits behind it, and the broker must hear from us all the same."""
+    broker = started(keepalive=1, inbox=64)
+    broker.send(h("30 d3 86 03 00 01 74"))
+    for _ in range(50000 // 10):
+        broker.send(bytes(10))
+        broker.run(5)
+        broker.pull()
+        if len(broker.received) == 3 * len(PINGREQ):
+            break
+    assert broker.received == 3 * PINGREQ, broker.received
+    assert not broker.client.error
+    broker.close()
+
+
+def test_ping_in_a_flood():
+    """The client finds something to read whenever it looks."""
+    broker = started(keepalive=1)
+    broker.client.on_message = None
+    data = 50 * frame(0x30, b"\0\1t", bytes(20))
+    n = 0
+    begin = now()
+    while len(broker.received) < 2 * len(PINGREQ):
+        while sent := broker._send(data[n % len(data) :]):
+            n += sent
+        broker.client.poll()
+        broker.pull()
+        assert since(now(), begin) < 5000, "no PINGREQ"
+    assert broker.received == 2 * PINGREQ and not broker.client.error
     broker.close()
