@@ -285,7 +285,7 @@ class MQTTClient(Outbox):
         while k:
             k -= 1
             try:
-                n = self._step(n)
+                n = self._step(n if k else None)  # the last reads nothing, but does what is due
             except _ERRORS as e:
                 # the connection, or the attempt, has failed
                 if not isinstance(e, MQTTError):
@@ -334,8 +334,8 @@ class MQTTClient(Outbox):
                 n(self._event)
                 if not self.up:
                     return
-            n = -1 if k > 1 else None  # the last one reads nothing, but does what is due
-        if not k:
+            n = -1
+        if k < self.connected:
             self._due = self._rx  # wait() is to know that there may be more
 
     def _step(self, n):
@@ -401,9 +401,7 @@ class MQTTClient(Outbox):
         k = self._config[_KEEPALIVE]
         if k:
             k -= k // 4  # silence in either direction, for 3/4 of it
-            n = ticks_diff(now, self._rx)
-            if self._ping:
-                n += k // 3
+            n = ticks_diff(now, self._rx) + (self._ping and k // 3)
             left = k - max(n, ticks_diff(now, self._tx))
             if left <= 0:
                 if self._ping and n >= k:
