@@ -57,35 +57,32 @@ class Pieces:
     def __init__(self, client, box):
         self._client = client
         self._box = box
-        # _room: bytes of a piece; 0: nobody takes this message; -1: a handler has raised
-        # _at: offset of the piece in the payload; _begin: of _view in the inbox
-        self._room = self._at = self._begin = 0
-        self._view = box.buf
+        # of the inbox, as long as a piece; empty: nobody takes this message
+        self._view = box.buf[:0]
 
     def read(self, at, n, readinto):
         """Go on at this offset of the payload; `n` bytes are to come. True: a piece is complete.
 
         Else what readinto() returned.
         """
-        if not at:
-            self._start()
-        box = self._box
-        room = self._room
-        if room > 0:
+        room = at and len(self._view)
+        i = 0
+        if room:
             i = at % room
-            self._at = at - i
             n = min(n, room - i)
-        if room > 0 and not i:
+        if room and not i:
             n = readinto(self._view, n)
         else:
-            n = readinto(chunk, min(n, 64))
+            n = readinto(chunk, min(n, 64 if at else _LEAST))
+            if n and not at:
+                room = self._start()
             k = n or 0
-            while k and room > 0:
+            while k and room:
                 k -= 1
                 self._view[i + k] = chunk[k]
         if n:
-            box.step += n
-            if room > 0 and i + n == room:
+            self._box.step += n
+            if i + n == room:
                 return True
         return n
 
@@ -94,79 +91,84 @@ class Pieces:
         box = self._box
         buf = box.buf
         i = 2 + (buf[0] << 8 | buf[1])
-        n = len(buf) - 2 - i
-        self._room = 0
-        if box.type < 0x40 and i > 2 and n >= _LEAST:
+        self._view = buf[:0]
+        # those who take it; empty when one has raised
+        self._handlers = handlers = []
+        if box.type < 0x40 and i > 2 and len(buf) - 2 - i >= _LEAST:
             topic = buf[2:i]
-            self._handlers = handlers = []
             for s in self._client._subs._list:
                 if isinstance(s[1], _InPieces) and match(s[0], topic):
                     handlers.append(s[1].handler)
             if handlers:
-                self._room = n
-                if self._begin != i or len(self._view) != n:
-                    self._begin = i
-                    self._view = buf[i : i + n]
+                self._view = buf[i:-2]
+        return len(self._view)
 
     def take(self, retain) -> bool:
         """Hand over the piece that is complete. False: nobody takes this message."""
         box = self._box
-        room = self._room
+        piece = self._view
+        room = len(piece)
         total = box.size - ~box.start
         if not (room and total):  # an empty payload was never begun
             return False
         client = self._client
-        if room < 0:
+        handlers = self._handlers
+        if not handlers:
             client._event = 0  # for no acknowledgement
             return True
         client._since = 0  # those of the broker wait behind this message
-        piece = self._view
-        if total - self._at < room:
-            piece = piece[: total - self._at]
-        self._room = -1
-        for handler in self._handlers:
-            handler(box.topic, piece, self._at, total, retain)
-        self._room = room
-        client._stats["received"] += not box.step
+        at = total
+        if box.step:
+            at -= ~box.step + room
+        else:
+            at -= (total - 1) % room + 1
+            piece = piece[: total - at]
+        self._handlers = None
+        for handler in handlers:
+            handler(box.topic, piece, at, total, retain)
+        self._handlers = handlers
+        client._stats["received"] += at + len(piece) == total
         return True
 
 
 # Out
 
 
+def _last(buf, i):
+    # offset of the last byte of the remaining length
+    i += 1
+    while buf[i] > 127:
+        i += 1
+    return i
+
+
 class Upload:
     """A stream over that of the client, which writes the message in the place of its stub."""
+
+    _error = None  # of the source
 
     def __init__(self, client):
         self._client = client
         self._buf = memoryview(bytearray(client._size + 12))
-        # what of buf is to be written, and of the payload to be read; -1: not begun
-        self._i = self._n = 0
-        self._left = -1
-        self._error = None  # of the source
 
     def put(self, topic, source, size, flags):
         """Accept a message: publish_from()."""
         c = self._client
         if not 0 <= size <= _MOST:
             raise ValueError("size")
-        start = source.tell()
-        read = source.readinto
         c._find(8, 0)
         out = c._out
         i = self.stub()
         if i < len(out):
             c._stats["refused"] += 1
             raise OutboxFull
+        self._end = source.tell() + size
+        self._size = size
+        self._seek = source.seek
+        self._read = source.readinto
         n = c._put(topic, b"", flags)
         c._settle()  # it is no template
-        self._source = source
-        self._read = read
-        self._start = start
-        self._size = size
-        i += 1
-        while out[i] > 127:
-            i += 1
+        i = _last(out, i)
         out[i] |= 128
         out[i + 1 : i + 1] = b"\0"
         if c.up and c._io is not self:
@@ -178,9 +180,7 @@ class Upload:
         out = self._client._out
         i = 0
         while i < len(out):
-            k = i + 1
-            while out[k] > 127:
-                k += 1
+            k = _last(out, i)
             if k > i + 1 and not out[k]:
                 break
             i = end(out, i)
@@ -189,6 +189,8 @@ class Upload:
     def over(self, stream):
         """This, over the stream of a new connection."""
         self._stream = stream
+        # what of buf is to be written, and of the payload to be read; -1: not begun
+        self._i = self._n = 0
         self._left = -1
         self._error = None
         self.close = stream.close
@@ -204,23 +206,22 @@ class Upload:
             i = len(buf)
         if i > offset:
             return self._stream.write(buf, offset, min(n, i - offset))
-        k = end(buf, i) - i
+        k = end(buf, i)
         if offset < c._pos:
-            return k  # a message is not sent twice on one connection, however long it takes
-        try:
-            if self._left < 0:
-                self._begin(buf, i)
-            elif self._i == self._n:
-                self._fill(0)
-        except Exception as e:
-            # It cannot be completed: forget the message, and have poll() close the connection
-            self._error = "source: %s" % e
-            buf[i : i + k] = b""
-            c._done += 1
-            c._idle = False
-            c._read = self._fail
-            return 0
-        n = self._stream.write(self._buf, self._i, self._n - self._i)
+            return k - i  # a message is not sent twice on one connection, however long it takes
+        if self._i == self._n:
+            try:
+                self._fill(buf, i, k)
+            except Exception as e:
+                # It cannot be completed: forget the message, and have poll() close the connection
+                self._error = "source: %s" % e
+                buf[i:k] = b""
+                c._done += 1
+                c._idle = False
+                c._read = self._fail
+                return 0
+        n = self._n - self._i
+        n = n and self._stream.write(self._buf, self._i, n)
         if n:
             # the broker reads: it is no time to ask for more
             c._rx = c._tx = ticks_ms()
@@ -229,32 +230,32 @@ class Upload:
         if self._i < self._n or self._left:
             return 0
         self._left = -1
-        return k
+        return k - i
 
-    def _begin(self, out, i):
-        # the header, and what fits behind it
-        self._source.seek(self._start)
-        self._left = self._size
-        k = i + 1
-        while out[k] > 127:
-            k += 1
-        n = end(out, i) - k - 1
-        head = bytearray(out[i : i + 1])
-        remaining_length(head, n + self._left)
-        head.extend(out[k + 1 : k + 1 + n])
-        self._buf[: len(head)] = head
-        self._fill(len(head))
-
-    def _fill(self, i):
-        n = min(self._left, len(self._buf) - i)
-        if n:
-            buf = self._buf
-            n = self._read(buf[i : i + n])
-            if not n:
-                raise ValueError("ends %d bytes before its size" % self._left)
-            self._left -= n
+    def _fill(self, out, i, k):
+        # what comes next: first of all the header
+        buf = self._buf
+        left = self._left
+        n = 0
+        if left < 0:
+            left = self._size
+            head = bytearray(out[i : i + 1])
+            i = _last(out, i) + 1
+            remaining_length(head, k - i + left)
+            head.extend(out[i:k])
+            n = len(head)
+            buf[:n] = head
+        if left:
+            self._seek(self._end - left)  # whoever else has moved it
+            k = self._read(buf[n : n + left])
+            if k == 0:
+                raise ValueError("ends %d bytes before its size" % left)
+            if k:  # else it would block
+                left -= k
+                n += k
+        self._left = left
         self._i = 0
-        self._n = i + n
+        self._n = n
 
     def _fail(self, buf, n):
         raise OSError(self._error)
