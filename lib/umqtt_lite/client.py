@@ -401,10 +401,10 @@ class MQTTClient(Outbox):
         k = self._config[_KEEPALIVE]
         if k:
             k -= k // 4  # silence in either direction, for 3/4 of it
-            n = ticks_diff(now, self._rx) + (self._ping and k // 3)
-            left = k - max(n, ticks_diff(now, self._tx))
+            n = k - (self._ping and k // 3) - ticks_diff(now, self._rx)
+            left = min(k - ticks_diff(now, self._tx), n)
             if left <= 0:
-                if self._ping and n >= k:
+                if self._ping and n <= 0:
                     raise OSError("no PINGRESP")
                 self._settle()
                 self._out.extend(b"\xc0\0")
