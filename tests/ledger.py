@@ -12,6 +12,12 @@ def payload(qos, number):
     return b"%d %d %s" % (qos, number, (b"%d" % number * size)[:size])
 
 
+def large(name, size):
+    """A payload of any size, of which no two parts are alike."""
+    text = b"".join(b"%s %d, " % (name.encode(), i) for i in range(size // len(name) + 1))
+    return text[:size]
+
+
 def entry(data):
     """QoS and number of a payload."""
     data = bytes(data)

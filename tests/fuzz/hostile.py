@@ -36,6 +36,7 @@ from runtimes import ROOT, command, environment
 
 DRINKER = Path(__file__).parent / "device/drinker.py"
 FILTERS = ("in/#", "in/+/x", "+/y", "$SYS/+", "ü/€/#")  # as the device has them
+PIECES = (0, 2)  # those that take pieces, in a share of the runs
 PASSING = ("dyn/1", "dyn/2/+", "dyn/3/#")
 PATIENCE = 30  # s until something counts as a hang
 CHECK = 4  # every so many connections it behaves
@@ -60,6 +61,7 @@ def settings(seed, runtime):
             "retry": rng.choice((0, 10, 20)) if runtime == "micropython" else 2,
             "timeout": 8 if runtime == "micropython" else 2,
         },
+        "pieces": PIECES if rng.random() < 0.5 else (),
     }
 
 
@@ -80,7 +82,7 @@ class Run:
             integer(options["keepalive"]),
             string(b"drinker"),
         )
-        self.inward = Inward(options["inbox"], FILTERS)
+        self.inward = Inward(options["inbox"], FILTERS, config["pieces"])
         self.outward = Outward(hello, FILTERS + PASSING)
         self.process = subprocess.Popen(
             command(runtime, DRINKER, json.dumps(config), heap="64k"),
@@ -95,7 +97,7 @@ class Run:
         self.conn = None
         self.number = self.packets = self.missed = self.nonces = 0
         self.ends = collections.Counter()
-        self.messages = self.skips = self.connects = 0
+        self.messages = self.large = self.skips = self.connects = 0
         self.heaps = []
         self.files = set()
         self.last = self.final = None
@@ -192,12 +194,13 @@ class Run:
 
     def line(self, line):
         kind, _, rest = line.partition(" ")
-        if kind in ("m", "s"):
-            due = self.inward.lines()[self.heard : self.heard + 1]
+        if kind in ("m", "p", "s"):
+            due = self.inward.lines[self.heard : self.heard + 1]
             if due != [line]:
                 raise Wrong(f"handed over: {line!r}; due: {due}")
             self.heard += 1
             self.messages += kind == "m"
+            self.large += kind == "p" and rest.split()[2] != "0"
             self.skips += kind == "s"
         elif kind == "c":
             if self.known or self.inward.accepted != int(rest):
@@ -322,8 +325,8 @@ class Run:
             if inward.error and not self.cut and not text.endswith(SLOW):
                 raise Wrong(f"{text!r} instead of the error: {inward.error}")
             self.missed += text.endswith(SLOW)
-        if complete and self.heard != len(inward.lines()):
-            raise Wrong(f"not handed over: {inward.lines()[self.heard :]}")
+        if complete and self.heard != len(inward.lines):
+            raise Wrong(f"not handed over: {inward.lines[self.heard :]}")
         if not self.known:
             if self.heard:
                 raise Wrong("messages before CONNACK")
@@ -453,7 +456,7 @@ class Run:
         return (
             self.eof
             or self.inward.error
-            or self.heard == len(self.inward.lines())
+            or self.heard == len(self.inward.lines)
             and self.outward.replied == len(self.inward.replies)
         )
 

@@ -32,6 +32,7 @@ FROM_CLIENT = PUBLISHES | {
     0xC0: (0,),
     0xE0: (0,),
 }
+LEAST = 16  # bytes of a piece (its README)
 MOST = 32  # QoS 2 messages that the client can keep apart (its README)
 STUCK = "stuck"  # after more than that, and a PUBREL for each of these: to get them again
 
@@ -137,9 +138,10 @@ class Event:
 class Inward:
     """What a client must make of its broker's bytes, over all connections."""
 
-    def __init__(self, inbox, filters):
+    def __init__(self, inbox, filters, pieces=()):
         self.inbox = inbox
         self.filters = filters
+        self.pieces = pieces  # indices of the filters that take pieces
         self.ids = set()  # of QoS 2 messages that wait for their PUBREL
         self.doubtful = set()  # those of them whose PUBREL may have come
         self.connect(Outward(b"", ()))
@@ -153,6 +155,8 @@ class Inward:
         self.may = False  # ... and this is up to it
         self.deaf = False  # for QoS 2 messages: there were too many
         self.events = []
+        self.lines = []  # of these
+        self.shown = 0  # bytes of a message's payload, piece by piece
         self.replies = []
         self.before = set(self.ids), set(self.doubtful)
 
@@ -161,11 +165,16 @@ class Inward:
             try:
                 for first, body in self.stream.feed(data):
                     self.packet(first, body)
+                    self.shown = 0
+                if self.stream.data:
+                    size, at = self.stream.header()
+                    self.part(self.stream.data[0], bytes(self.stream.data[at:]), size)
             except Malformed as error:
                 self.error = str(error)
 
-    def lines(self):
-        return [line for event in self.events for line in event.lines]
+    def happen(self, lines, **what):
+        self.events.append(Event(lines, **what))
+        self.lines += lines
 
     def forget(self):
         """The client did not get to know of its CONNACK."""
@@ -176,8 +185,10 @@ class Inward:
         ids, doubtful = self.before if self.accepted else (set(), set())
         certain = len(self.events)
         if told is not None:
-            while certain and sum(len(e.lines) for e in self.events[:certain]) > told:
+            lines = len(self.lines)
+            while certain and lines > told:
                 certain -= 1
+                lines -= len(self.events[certain].lines)
             while certain and not self.events[certain - 1].lines:
                 certain -= 1
         for event in self.events[:certain]:
@@ -215,7 +226,7 @@ class Inward:
         elif kind != PINGRESP:
             pid = number(body)
             if kind == PUBREL:
-                self.events.append(Event([], released=pid))
+                self.happen([], released=pid)
                 self.doubtful.discard(pid)
                 if pid in self.ids:
                     self.ids.remove(pid)
@@ -246,6 +257,7 @@ class Inward:
             name = check_topic(topic)
         pid = number(body[2 + size :]) if qos else 0
         new = qos < 2 or pid not in self.ids
+        in_pieces = self.part(first, body, len(body))
         if qos == 2 and new:
             self.deaf |= len(self.ids) == MOST
             if self.deaf:
@@ -255,12 +267,50 @@ class Inward:
         if new and fits:
             crc = binascii.crc32(payload, binascii.crc32(topic))
             takers = [i for i, f in enumerate(self.filters) if match(f, name)]
-            lines = [f"m {taker} {crc} {first & 1}" for taker in takers or "-"]
-        elif new:
+            lines = [
+                f"p {i} {crc} 0 {len(payload)} {first & 1}"
+                if i in self.pieces
+                else f"m {i} {crc} {first & 1}"
+                for i in takers or "-"
+            ]
+        elif new and not in_pieces:
             lines = [f"s {binascii.crc32(topic[: self.inbox - 4])} {len(payload)}"]
-        self.events.append(Event(lines, came=pid if qos == 2 and new else 0))
+        self.happen(lines, came=pid if qos == 2 and new else 0)
         if qos:
             self.replies.append(frame(0x30 + 0x10 * qos, integer(pid)))
+
+    def part(self, first, body, whole):
+        """What has come of a packet of that length: pieces, if it is a message for these. Whether
+        it is."""
+        at = 2 + int.from_bytes(body[:2], "big")
+        room = self.inbox - at - 2
+        if first >> 4 != PUBLISH or whole <= self.inbox or len(body) < at or at == 2:
+            return False
+        topic = body[2:at]
+        end = at + 2 * bool(first & 6)
+        total = whole - end
+        # as bytes: it is not checked yet
+        takers = [i for i in self.pieces if match(raw(self.filters[i].encode()), raw(topic))]
+        if room < LEAST or not takers or not total:
+            return False
+        while True:
+            size = min(room, total - self.shown)
+            begin = end + self.shown
+            if not size or len(body) < begin + size:
+                return True
+            if self.accepted is None:
+                raise Malformed("no CONNACK")
+            check_topic(topic)
+            pid = number(body[at:]) if first & 6 else 0
+            if first & 4 and (pid in self.ids or self.deaf or len(self.ids) == MOST):
+                return True
+            crc = binascii.crc32(body[begin : begin + size], binascii.crc32(topic))
+            self.happen([f"p {i} {crc} {self.shown} {total} {first & 1}" for i in takers])
+            self.shown += size
+
+
+def raw(data):
+    return data.decode("latin-1")
 
 
 @dataclass

@@ -45,7 +45,8 @@ def drink(seed, packets, runtime, library):
 
 @pytest.mark.parametrize(("runtime", "seed"), CORPUS)
 def test_corpus(runtime, seed, library):
-    drink(seed, 1000 if runtime == "micropython" else 300, runtime, library)
+    run = drink(seed, 1000 if runtime == "micropython" else 300, runtime, library)
+    assert bool(run.large) == bool(run.config["pieces"]), "pieces of large messages"
 
 
 @pytest.mark.parametrize("runtime", ("micropython", "cpython"))

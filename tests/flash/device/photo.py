@@ -64,18 +64,18 @@ def main(image, port, topic, qos):
     vfs.mount(flash, "/flash")
     client = MQTTClient("photo", "127.0.0.1", int(port), outbox=512, inbox=512)
     spool = Spool(client, "/flash/spool", 16384, 512)
-    photo = open(PHOTO, "wb")  # noqa: SIM115
+    copy = open(PHOTO, "wb")  # noqa: SIM115
     acks = []
     size = n = 0
 
     def take(topic, piece, offset, total, retain):
         nonlocal size
-        photo.seek(offset)
-        photo.write(piece)
+        copy.seek(offset)
+        copy.write(piece)
         if n < READINGS // 2:
             reading()
         if offset + len(piece) == total:
-            photo.close()
+            copy.close()
             size = total
 
     def reading():

@@ -4,6 +4,7 @@
 #     c PRESENT             on_connect
 #     d ERROR TEXT          on_disconnect
 #     m HANDLER CRC RETAIN  a message, at each handler that took it; - for on_message
+#     p HANDLER CRC OFFSET TOTAL RETAIN     a piece of one, at each handler that takes these
 #     s CRC SIZE            a message that was skipped
 #     r FILTER...           subscriptions that were refused
 #     n NONCE MEM           a nonce came, went back at QoS 1, and that was acknowledged
@@ -44,7 +45,10 @@ class Device:
             self.handle(i)
 
     def handle(self, i):
-        self.client.subscribe(FILTERS[i], lambda *message: self.got(i, *message), i % 3)
+        take = self.piece if i in config["pieces"] else self.got
+        self.client.subscribe(
+            FILTERS[i], lambda *message: take(i, *message), i % 3, i in config["pieces"]
+        )
 
     def gone(self, error):
         self.client._backoff = 1  # to be quick
@@ -52,6 +56,14 @@ class Device:
 
     def got(self, handler, topic, payload, retain):
         print("m", handler, binascii.crc32(payload, binascii.crc32(topic)), int(retain))
+        self.obey(topic, payload)
+
+    def piece(self, handler, topic, piece, offset, total, retain):
+        crc = binascii.crc32(piece, binascii.crc32(topic))
+        print("p", handler, crc, offset, total, int(retain))
+        self.obey(topic, piece)
+
+    def obey(self, topic, payload):
         if topic == b"in/nonce":
             self.nonce = bytes(payload)
         elif topic == b"in/stop":
