@@ -171,7 +171,11 @@ class Run:
         try:
             self.outward.feed(data)
         except Malformed as error:
-            raise Wrong(f"the client sends what it must not: {error}") from None
+            if not self.late():
+                raise Wrong(f"the client sends what it must not: {error}") from None
+            self.outward.packets.clear()
+            self.shut("reset")
+            return
         for packet in self.outward.packets:
             if self.good:
                 self.answer(*packet)

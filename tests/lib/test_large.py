@@ -560,6 +560,131 @@ def check_out(size, qos):
     broker.close()
 
 
+class Some:
+    """A source of some(), which gives `most` bytes at a time, and nothing now and then."""
+
+    def __init__(self, most=1 << 30, idle=0):
+        self.most = most
+        self.idle = idle
+        self.calls = self.at = 0
+
+    def tell(self):
+        return self.at
+
+    def seek(self, at):
+        self.at = at
+
+    def readinto(self, buf):
+        self.calls += 1
+        if self.idle and self.calls % self.idle == 0:
+            return None  # it would block
+        data = some(self.at, min(len(buf), self.most))
+        buf[: len(data)] = data
+        self.at += len(data)
+        return len(data)
+
+
+def expect_some(broker, qos, size):
+    broker.expect(head(qos, size, 1))
+    crc = come = 0
+    while come < size:
+        broker.until(lambda: broker.pull() and broker.received, "more of it")
+        data = broker.received[: size - come]
+        broker.received = broker.received[len(data) :]
+        crc = binascii.crc32(data, crc)
+        come += len(data)
+    assert crc == crc_of(size)
+
+
+def check_length_out(remaining, qos, source):
+    size = remaining - 5 - (2 if qos else 0)
+    broker = Broker(outbox=128 if remaining < 20000 else 2048)
+    broker.start()
+    client = broker.client
+    client.publish_from("big", source, size, qos=qos)
+    expect_some(broker, qos, size)
+    client.publish("t", "x")
+    broker.expect(frame(0x30, text("t"), b"x"))
+    assert client.connected and client.stats["connects"] == 1
+    broker.close()
+
+
+def test_length_out():
+    for qos in range(3):
+        for remaining in BORDERS[:4]:
+            check_length_out(remaining, qos, Some())
+    for remaining in BORDERS[4:]:
+        check_length_out(remaining, 1, Some())
+
+
+def test_sources():
+    name = "build/source-" + binascii.hexlify(os.urandom(4)).decode()
+    with open(name, "wb") as file:
+        file.write(some(0, 1000))
+    with open(name, "rb") as file:
+        check_length_out(900, 1, file)
+    os.remove(name)
+    check_length_out(900, 1, io.BytesIO(some(0, 1000)))
+    check_length_out(900, 1, Some(1))
+    check_length_out(900, 1, Some(100, 2))
+    check_length_out(900, 1, Some(7, 3))
+
+
+def test_source_that_others_read_too():
+    payload = os.urandom(1000)
+    source = io.BytesIO(payload)
+    broker = Broker(outbox=128)
+    broker.start()
+    broker.client.publish_from("big", source, 1000, qos=1)
+    data = message(1, payload, "big", packet_id=1)
+    while len(broker.received) < len(data):
+        source.seek(500)
+        broker.step()
+        broker.pull()
+    assert broker.received == data
+    broker.close()
+
+
+def test_full_outbox():
+    for qos in range(3):
+        broker = Broker(outbox=128)
+        broker.start()
+        client = broker.client
+        while True:
+            try:
+                client.publish("t", bytes(20), qos=1)
+            except OutboxFull:
+                break
+        sent = client.pending
+        try:
+            client.publish_from("big" * 10, io.BytesIO(b"x" * 500), 500, qos=qos)
+            raise AssertionError("accepted")
+        except OutboxFull:
+            pass
+        assert client.pending == sent and client.stats["refused"] == 2
+        for i in range(sent):
+            broker.packet()
+            broker.send(bytes((0x40, 2, 0, i + 1)))
+        broker.await_event("ack", sent)
+        client.publish_from("big" * 10, io.BytesIO(b"x" * 500), 500, qos=qos)
+        broker.expect(message(qos, b"x" * 500, "big" * 10, packet_id=client._id))
+        broker.close()
+
+
+def test_session_lost_in_the_middle_of_an_upload():
+    for qos in range(3):
+        size = 200000
+        broker = Broker(clean_session=False, outbox=2048)
+        broker.start(KEPT)
+        narrow(broker)
+        broker.client.publish_from("big", Some(), size, qos=qos)
+        broker.expect(head(qos, size, 1) + some(0, 500))
+        assert broker.client._new
+        restart(broker)
+        expect_some(broker, qos, size)
+        broker.close()
+
+
 def test_accepted_before_the_connection():
     broker = Broker(outbox=128)
     broker.client.publish_from("big", io.BytesIO(b"x" * 500), 500)

@@ -4,7 +4,8 @@
 #     c PRESENT             on_connect
 #     d ERROR TEXT          on_disconnect
 #     m HANDLER CRC RETAIN  a message, at each handler that took it; - for on_message
-#     p HANDLER CRC OFFSET TOTAL RETAIN     a piece of one, at each handler that takes these
+#     p HANDLER CRC OFFSET TOTAL RETAIN  a piece, at each handler that takes these; the CRC goes
+#                           on from the one before. Of those far from the begin, the last alone
 #     s CRC SIZE            a message that was skipped
 #     r FILTER...           subscriptions that were refused
 #     n NONCE MEM           a nonce came, went back at QoS 1, and that was acknowledged
@@ -34,6 +35,7 @@ class Device:
         self.nonce = None  # to be sent back
         self.nonces = {}  # packet identifier: sent back, not acknowledged
         self.stop = False
+        self.crc = {}  # of the pieces that each handler took
         self.client = client = MQTTClient("drinker", "127.0.0.1", **config["options"])
         client.on_connect = lambda present: print("c", int(present))
         client.on_disconnect = self.gone
@@ -59,8 +61,10 @@ class Device:
         self.obey(topic, payload)
 
     def piece(self, handler, topic, piece, offset, total, retain):
-        crc = binascii.crc32(piece, binascii.crc32(topic))
-        print("p", handler, crc, offset, total, int(retain))
+        crc = binascii.crc32(piece, self.crc[handler] if offset else binascii.crc32(topic))
+        self.crc[handler] = crc
+        if offset < 10000 or offset + len(piece) == total:
+            print("p", handler, crc, offset, total, int(retain))
         self.obey(topic, piece)
 
     def obey(self, topic, payload):
