@@ -4,6 +4,7 @@ import random
 
 import pytest
 from proxy import Faults, Proxy
+from secure import PEM, Authority, Secure
 from tools.size import BUILD
 
 SIZE = 1 << 20
@@ -28,6 +29,17 @@ def link(own_broker):
     link = Proxy(own_broker.port)
     yield link
     link.stop()
+
+
+@pytest.fixture
+def secure(tmp_path):
+    authority = Authority("ours")
+    (tmp_path / "ca").write_bytes(authority.certificate.public_bytes(PEM))
+    broker = Secure(tmp_path, authority.issue("127.0.0.1")).start()
+    broker.link = Proxy(broker.secure, CUTS[1:4:2])
+    yield broker
+    broker.link.stop()
+    broker.kill()
 
 
 @pytest.mark.parametrize("own_broker", ["mosquitto"], indirect=True)
@@ -62,3 +74,17 @@ def test_a_photo_without_faults(device, broker, topic, tmp_path):
     sender = device("large.py", broker.port, topic, there, back, 1, **RUN)
     sender.wait("end", True, 1, 1)
     assert back.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.parametrize("runtime", ["micropython", "cpython"])
+def test_over_tls(device, peer, secure, topic, tmp_path, runtime):
+    there, back = tmp_path / "there", tmp_path / "back"
+    there.write_bytes(random.Random(3).randbytes(SIZE // 2))
+    subscriber = peer(secure.port)
+    subscriber.subscribe(topic, 1)
+    where = RUN if runtime == "micropython" else {}
+    sender = device("large.py", secure.link.port, topic, there, back, 1, tmp_path / "ca", **where)
+    sender.wait("end", True)
+    assert secure.link.calm
+    assert back.read_bytes() == there.read_bytes()
+    assert {payload for _, payload, _, _ in subscriber.wait(1)} == {there.read_bytes()}

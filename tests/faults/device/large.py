@@ -22,7 +22,14 @@ def digest(path):
     return sha.digest()
 
 
-def main(port, topic, there, back, qos):
+def secured(ca):
+    from umqtt_lite.tls import context
+
+    with open(ca, "rb") as file:
+        return context(file.read())
+
+
+def main(port, topic, there, back, qos, ca=None):
     """Publish the file `there`, and write what comes to `back`."""
     copy = open(back, "wb")  # noqa: SIM115
     acks = []
@@ -40,7 +47,13 @@ def main(port, topic, there, back, qos):
             tell("done", total, digest(back) == digest(there))
 
     client = MQTTClient(
-        "large", "127.0.0.1", int(port), clean_session=False, outbox=BUFFER, inbox=BUFFER
+        "large",
+        "127.0.0.1",
+        int(port),
+        ssl=ca and secured(ca),
+        clean_session=False,
+        outbox=BUFFER,
+        inbox=BUFFER,
     )
     client.on_ack = acks.append
     client.on_disconnect = lambda error: tell("disconnect", str(error))
