@@ -6,7 +6,7 @@ from proxy import Proxy
 COUNT = 20
 
 
-@pytest.mark.parametrize("case", ["publish", "full", "cancelled", "idle"])
+@pytest.mark.parametrize("case", ["publish", "large", "full", "cancelled", "idle"])
 def test_case(case, device, broker, topic):
     aio = device("aio.py", case, broker.port, topic)
     aio.wait("done")

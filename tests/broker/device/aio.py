@@ -1,6 +1,7 @@
 # One case of what a program does with umqtt_lite.aio; tells what came of it in JSON lines.
 
 import asyncio
+import io
 import json
 import sys
 
@@ -44,6 +45,23 @@ async def publish(client, topic):
     await asyncio.gather(send(0), send(1), send(2))
     for task in tasks:
         assert await task == list(range(COUNT))
+
+
+async def large(client, topic):
+    """Large messages there and back, as fast as the socket takes them."""
+    core = client.core
+    done = []
+
+    def take(topic, piece, offset, total, retain):
+        if offset + len(piece) == total:
+            done.append(total)
+
+    core.subscribe(topic, take, 1, pieces=True)
+    await ready(client, topic)
+    for i in range(3):
+        core.publish_from(topic, io.BytesIO(bytes(18000)), 18000, False, 1)
+        while core.pending or len(done) <= i:
+            await asyncio.sleep(0.01)
 
 
 async def full(client, topic):
