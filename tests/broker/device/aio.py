@@ -1,7 +1,6 @@
 # One case of what a program does with umqtt_lite.aio; tells what came of it in JSON lines.
 
 import asyncio
-import io
 import json
 import sys
 
@@ -58,10 +57,13 @@ async def large(client, topic):
 
     core.subscribe(topic, take, 1, pieces=True)
     await ready(client, topic)
-    for i in range(3):
-        core.publish_from(topic, io.BytesIO(bytes(18000)), 18000, False, 1)
-        while core.pending or len(done) <= i:
-            await asyncio.sleep(0.01)
+    with open(__file__, "rb") as source:
+        for i in range(8):
+            source.seek(0)
+            core.publish_from(topic, source, 5000, False, 1)
+            await client.publish(topic + "/ready", "", False, 1)
+            while core.pending or len(done) <= i:
+                await asyncio.sleep(0.01)
 
 
 async def full(client, topic):
