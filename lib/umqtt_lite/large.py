@@ -12,8 +12,9 @@ length has a byte more than needed, a last one of 0, which no other packet has. 
 next to be written, an Upload writes the message in its place, by way of a buffer as large as the
 outbox. A message whose handshake is not complete begins anew with each connection.
 
-A message that comes in pieces allocates a list and up to three memoryviews, one that goes out some
-memoryviews and a copy of its header. The functions here take their frames from the heap.
+A message that comes in pieces allocates a list and some memoryviews, none for each piece; one that
+goes out, a memoryview for each part and a copy of its header. The functions here take their frames
+from the heap.
 """
 
 from time import ticks_ms
@@ -152,7 +153,7 @@ class Upload:
         self._buf = memoryview(bytearray(client._size + 12))
 
     def put(self, topic, source, size, flags):
-        """Accept a message: publish_from()."""
+        """Accept a message: publish_from(). readinto() may give less, and None if it would block."""
         c = self._client
         if not 0 <= size <= _MOST:
             raise ValueError("size")

@@ -14,6 +14,7 @@ TOPICS = (
     "in/a/x",
     "in/b/c/d",
     "in",
+    "in/y",
     "out/y",
     "/y",
     "$SYS/y",

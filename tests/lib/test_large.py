@@ -577,7 +577,7 @@ class Some:
 
     def readinto(self, buf):
         self.calls += 1
-        if self.idle and self.calls % self.idle == 0:
+        if self.idle and self.calls % self.idle == 1:
             return None  # it would block
         data = some(self.at, min(len(buf), self.most))
         buf[: len(data)] = data

@@ -48,7 +48,7 @@ async def publish(client, topic):
 
 async def large(client, topic):
     """Large messages there and back, as fast as the socket takes them."""
-    core = client.core
+    core = client
     done = []
 
     def take(topic, piece, offset, total, retain):
