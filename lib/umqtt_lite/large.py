@@ -5,7 +5,7 @@ Imported by the first subscribe() with pieces, or publish_from().
 In, the inbox takes one piece of the payload after the other:
 
     | topic length | topic |     a piece of the payload     | packet identifier |
-    0                      |<-           _view            ->|        2          len(buf)
+    0                      |<-           _buf             ->|        2          len(buf)
 
 Out, a stub stands for the message in the outbox: the PUBLISH without its payload. Its remaining
 length has a byte more than needed, a last one of 0, which no other packet has. When the stub is
@@ -57,22 +57,22 @@ class Pieces:
 
     def __init__(self, client, box):
         self._client = client
-        self._box = box
+        self._inbox = box
         # of the inbox, as long as a piece; empty: nobody takes this message
-        self._view = box.buf[:0]
+        self._buf = box.buf[:0]
 
     def read(self, at, n, readinto):
         """Go on at this offset of the payload; `n` bytes are to come. True: a piece is complete.
 
         Else what readinto() returned.
         """
-        room = at and len(self._view)
+        room = at and len(self._buf)
         i = 0
         if room:
             i = at % room
             n = min(n, room - i)
         if room and not i:
-            n = readinto(self._view, n)
+            n = readinto(self._buf, n)
         else:
             n = readinto(chunk, min(n, 64 if at else _LEAST))
             if n and not at:
@@ -80,34 +80,32 @@ class Pieces:
             k = n or 0
             while k and room:
                 k -= 1
-                self._view[i + k] = chunk[k]
+                self._buf[i + k] = chunk[k]
         if n:
-            self._box.step += n
+            self._inbox.step += n
             if i + n == room:
                 return True
         return n
 
     def _start(self):
         # find out who takes it, and where its pieces go
-        box = self._box
+        box = self._inbox
         buf = box.buf
         i = 2 + (buf[0] << 8 | buf[1])
-        self._view = buf[:0]
-        # those who take it; empty when one has raised
+        view = buf[i:-2]
+        topic = buf[2:i]
         self._handlers = handlers = []
-        if box.type < 0x40 and i > 2 and len(buf) - 2 - i >= _LEAST:
-            topic = buf[2:i]
+        if topic and box.type < 0x40 and len(view) >= _LEAST:
             for s in self._client._subs._list:
                 if isinstance(s[1], _InPieces) and match(s[0], topic):
                     handlers.append(s[1].handler)
-            if handlers:
-                self._view = buf[i:-2]
-        return len(self._view)
+        self._buf = view if handlers else buf[:0]
+        return len(self._buf)
 
     def take(self, retain) -> bool:
         """Hand over the piece that is complete. False: nobody takes this message."""
-        box = self._box
-        piece = self._view
+        box = self._inbox
+        piece = self._buf
         room = len(piece)
         total = box.size - ~box.start
         if not (room and total):  # an empty payload was never begun
@@ -153,7 +151,7 @@ class Upload:
         self._buf = memoryview(bytearray(client._size + 12))
 
     def put(self, topic, source, size, flags):
-        """Accept a message: publish_from(). readinto() may give less, and None if it would block."""
+        """Accept a message: publish_from(). readinto() may give less, or None: it would block."""
         c = self._client
         if not 0 <= size <= _MOST:
             raise ValueError("size")
@@ -189,7 +187,7 @@ class Upload:
 
     def over(self, stream):
         """This, over the stream of a new connection."""
-        self._stream = stream
+        self._io = stream
         # what of buf is to be written, and of the payload to be read; -1: not begun
         self._i = self._n = 0
         self._left = -1
@@ -206,7 +204,7 @@ class Upload:
         if i < offset:  # it is written
             i = len(buf)
         if i > offset:
-            return self._stream.write(buf, offset, min(n, i - offset))
+            return self._io.write(buf, offset, min(n, i - offset))
         k = end(buf, i)
         if offset < c._pos:
             return k - i  # a message is not sent twice on one connection, however long it takes
@@ -222,7 +220,7 @@ class Upload:
                 c._read = self._fail
                 return 0
         n = self._n - self._i
-        n = n and self._stream.write(self._buf, self._i, n)
+        n = n and self._io.write(self._buf, self._i, n)
         if n:
             # the broker reads: it is no time to ask for more
             c._rx = c._tx = ticks_ms()
