@@ -248,7 +248,7 @@ def test_acknowledgements_wait_behind_a_large_message():
     broker.close()
 
 
-# A payload of any size that is not kept in memory: no two pieces of it are alike
+# A payload of any size that is not kept in memory; no two parts in a row are alike
 
 TABLE = bytes(range(251)) * 12
 
@@ -471,8 +471,7 @@ def test_session_lost_in_the_middle():
     for qos in (1, 2):
         broker = started(clean_session=False)
         broker.send(message(qos, bytes(SIZE))[:200])
-        while not broker.pieces:
-            broker.step()
+        broker.until(lambda pieces=broker.pieces: pieces, "a piece")
         restart(broker)
         answer(broker)
         broker.pieces.clear()
