@@ -21,7 +21,7 @@ _CONNECTED = const(4)
 _MORE = const(1)  # maybe there is more to do
 _MESSAGE = const(2)
 
-_STEPS = const(8)  # of one poll()
+_STEPS = const(9)  # of one poll(), the last of which does not read
 _MINUTE = const(60000)
 _ALL = const(8191)  # bytes in one write
 _POLLIN = const(1)
@@ -285,7 +285,7 @@ class MQTTClient(Outbox):
         while k:
             k -= 1
             try:
-                n = self._step(n if k else None)  # the last reads nothing, but does what is due
+                n = self._step(n if k else None)
             except _ERRORS as e:
                 # the connection, or the attempt, has failed
                 if not isinstance(e, MQTTError):
