@@ -295,8 +295,10 @@ class Inward:
         if room < LEAST or not takers or not total:
             return False
         while True:
-            size = min(room, total - self.shown)
+            size = min(room, left := total - self.shown)
             begin = end + self.shown
+            if self.shown >= UNTOLD and left > room:  # all but the last in one
+                size *= max(1, min(left - 1, len(body) - begin) // room)
             if not size or len(body) < begin + size:
                 return True
             if self.accepted is None:
