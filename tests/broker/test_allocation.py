@@ -8,7 +8,7 @@ from tools.bench import measure
 
 MICROPYTHON = command("micropython", ROOT)[0]
 # A ceiling over what is reached now; the aim is 28 KiB.
-CORE = 9450  # bytes
+CORE = 9460  # bytes
 HEAP = 32  # KiB
 
 CASES = (

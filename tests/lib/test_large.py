@@ -886,7 +886,7 @@ def test_disconnect_from_a_handler_while_the_source_fails():
 
     read = client._upload._read
     client._upload._read = pull
-    client._config = client._config[:4] + (1000,) + client._config[5:]  # timeout
+    client._config[4] = 1000  # timeout
     broker._send(h("30 03 00 01 74"))
     while broker.pull():
         broker.step()
