@@ -61,6 +61,8 @@ class Proxy:
         self.loop = asyncio.new_event_loop()
         self.heard = asyncio.Event()  # cleared, what the broker sends has to wait
         self.heard.set()
+        self.taken = asyncio.Event()  # cleared, nothing more is taken from the device
+        self.taken.set()
         self.left_open = []  # to the broker, which is to notice by itself
         sock = listener(0)
         self.port = sock.getsockname()[1]
@@ -69,7 +71,7 @@ class Proxy:
         self.thread.start()
 
     async def listen(self, sock):
-        self.server = await asyncio.start_server(self.accept, sock=sock)
+        self.server = await asyncio.start_server(self.accept, sock=sock, limit=4096)
 
     def call(self, function):
         """Have it called in the proxy's own thread."""
@@ -170,6 +172,8 @@ class Link:
                 if first and faults.late:
                     await asyncio.sleep(faults.late)
                 first = False
+            else:
+                await self.proxy.taken.wait()
             for packet in meddler.pass_on(data):
                 size = 1 if faults.trickle else len(packet)
                 for i in range(0, len(packet), size):

@@ -1,40 +1,92 @@
 """umqtt_lite.aio in an event loop, against real brokers."""
 
+import signal
+
 import pytest
+from brokers import Mosquitto
 from proxy import Proxy
 
-COUNT = 20
+CASES = ("publish", "queue", "idle", "cancelled", "leave", "again", "two")
+# Where it does not matter how a broker answers
+ALONE = ("still", "flood", "aborted", "once", "raising", "impossible")
 
 
-@pytest.mark.parametrize("case", ["publish", "large", "full", "cancelled", "idle"])
-def test_case(case, device, broker, topic):
-    aio = device("aio.py", case, broker.port, topic)
-    aio.wait("done")
-    assert aio.finish() == 0
+@pytest.fixture
+def mosquitto(tmp_path):
+    broker = Mosquitto(tmp_path)
+    yield broker.start()
+    broker.kill()
 
 
-def test_leaving_flushes_and_disconnects(device, peer, broker, topic):
-    watch = peer(broker.port)
-    watch.subscribe(topic + "/#")
-    aio = device("aio.py", "leave", broker.port, topic)
-    aio.wait("done")
-    assert aio.finish() == 0
-    watch.publish(topic + "/end", "", 1)
-    watch.log.wait(lambda entries: any(topic.endswith("/end") for topic, *_ in entries))
-    assert [message[0] for message in watch.messages] == [topic + "/last", topic + "/end"]
+@pytest.fixture
+def run(device, peer, topic):
+    """Runs a case, and does what it asks for. Returns what that returns, and a peer that has
+    subscribed to the topic in a session that lasts."""
+    links = []
+
+    def run(case, broker):
+        link = Proxy(broker.port)
+        links.append(link)
+        watch = peer(broker.port, "watch", clean_session=False)
+        watch.subscribe(topic, 1)
+
+        def flood(count):
+            link.call(link.heard.clear)
+            for i in range(count):
+                watch.publish(topic, i, wait=i == count - 1)
+            link.call(link.heard.set)
+
+        def restart():
+            broker.kill(signal.SIGTERM)
+            broker.start()
+
+        orders = {
+            "mute": lambda: link.call(link.heard.clear),
+            "heard": lambda: link.call(link.heard.set),
+            "deaf": lambda: link.call(link.taken.clear),
+            "listen": lambda: link.call(link.taken.set),
+            "drop": link.drop,
+            "flood": flood,
+            "restart": restart,
+        }
+        aio = device("aio.py", case, link.port, topic)
+        i = 0
+        while not aio.events("done"):
+            aio.log.wait(lambda entries: len(entries) > i)
+            entry = aio.log.entries[i]
+            i += 1
+            if entry is None:
+                aio.wait("done")  # which tells how it ended
+            if entry[0] in orders:
+                orders[entry[0]](*entry[1:])
+                aio.tell("go on")
+        assert aio.finish() == 0
+        return aio.events("done")[0][0], watch
+
+    yield run
+    for link in links:
+        link.stop()
 
 
-def test_reconnects_while_tasks_wait(device, peer, broker, topic):
-    link = Proxy(broker.port)
-    watch = peer(broker.port)
-    watch.subscribe(topic)
-    aio = device("aio.py", "reconnect", link.port, topic)
-    aio.wait("cut")
-    for i in range(2):
-        watch.wait(10 * (i + 1))
-        link.drop()
-        aio.wait("again", count=i + 1)
-    aio.wait("done")
-    link.stop()
-    sent = {f"{name} {i}".encode() for name in "abc" for i in range(COUNT)}
-    watch.log.wait(lambda entries: {entry[1] for entry in entries} >= sent)
+@pytest.mark.parametrize("case", CASES)
+def test_case(case, run, broker):
+    run(case, broker)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_alone(case, run, mosquitto):
+    run(case, mosquitto)
+
+
+def test_order(run, mosquitto):
+    sent, watch = run("order", mosquitto)
+    arrived = [int(payload) for _, payload, *_ in watch.wait(sent)]
+    assert arrived == list(range(sent))
+
+
+def test_restarts(run, mosquitto):
+    count, watch = run("restarts", mosquitto)
+    watch.log.wait(lambda entries: len({payload for _, payload, *_ in entries}) == 4 * count)
+    for name in b"abcd":
+        arrived = [p for _, p, *_ in watch.messages if p[0] == name]
+        assert list(dict.fromkeys(arrived)) == [b"%c %d" % (name, i) for i in range(count)]
