@@ -1,4 +1,4 @@
-"""Measure umqtt_lite beside a bare socket, and beside umqtt.simple, in one run.
+"""Measure umqtt_lite, polled and in asyncio, beside a bare socket and umqtt.simple, in one run.
 
 python -m tools.bench [--peers FOLDER] [--micropython PATH]
 """
@@ -17,7 +17,12 @@ from tools.bench import measure
 from tools.run import Failed, find_micropython, start_broker
 from tools.size import core_size
 
-TITLES = {"lite": "umqtt_lite", "simple": "umqtt.simple", "bare": "bare socket"}
+TITLES = {
+    "lite": "umqtt_lite",
+    "aio": "with asyncio",
+    "simple": "umqtt.simple",
+    "bare": "bare socket",
+}
 ROUNDS = 5
 ROUND = 400  # ms
 NONE = "–"
@@ -69,7 +74,8 @@ def number(value: float) -> str:
 
 def memory(table: Table, bench: measure.Bench, clients: list[str]) -> None:
     table.add("live heap when connected, bytes", {c: number(bench.live_heap(c)) for c in clients})
-    table.add("smallest heap, KiB", {c: number(bench.smallest_heap(c)) for c in clients})
+    heaps = {c: number(bench.smallest_heap(c)) for c in clients if c != "aio"}
+    table.add("smallest heap, KiB", heaps)
     found = {client: bench.allocations(client) for client in clients}
     for key, title in (("publish", "published"), ("receive", "received")):
         for qos in range(3):
@@ -77,7 +83,8 @@ def memory(table: Table, bench: measure.Bench, clients: list[str]) -> None:
                 f"allocated per message {title} at QoS {qos}, bytes",
                 {c: number(found[c][key][qos]) for c in clients if qos < len(found[c][key])},
             )
-    table.add("allocated per idle poll, bytes", {c: number(found[c]["idle"]) for c in clients})
+    idle = {c: number(found[c]["idle"]) for c in clients if "idle" in found[c]}
+    table.add("allocated per idle poll, bytes", idle)
 
 
 def instructions(table: Table, bench: measure.Bench, clients: list[str]) -> None:
@@ -95,6 +102,7 @@ def rates(table: Table, bench: measure.Bench, clients: list[str]) -> None:
         ("send", "QoS 0, messages/s", clients),
         ("one", "QoS 1 one at a time, messages/s", clients),
         ("many", "QoS 1 pipelined, messages/s", ["lite"]),
+        ("receive", "QoS 0 received, messages/s", clients),
     ):
         rounds = [
             {client: bench.rate(client, how, ROUND) for client in [*columns, "bare"]}
@@ -106,6 +114,9 @@ def rates(table: Table, bench: measure.Bench, clients: list[str]) -> None:
             ratio = statistics.median(found[client] / found["bare"] for found in rounds)
             cells[client] = number(rate) if client == "bare" else f"{number(rate)} ({ratio:.2f})"
         table.add(title, cells)
+        if how == "one":
+            ratio = statistics.median(found["aio"] / found["lite"] for found in rounds)
+            table.add("... as a part of the polled client's", {"aio": f"{ratio:.2f}"})
 
 
 def flash(micropython: str) -> Table:
@@ -124,12 +135,15 @@ def main() -> int:
     parser.add_argument("--peers", type=Path, help="a folder that holds umqtt/simple.py")
     parser.add_argument("--micropython", help="the unix port (default: the one beside Python)")
     args = parser.parse_args()
-    clients = ["lite", "simple"] if args.peers else ["lite"]
+    polled = ["lite", "simple"] if args.peers else ["lite"]
+    clients = ["lite", "aio", *polled[1:]]
     table = Table([*clients, "bare"])
     try:
         with ExitStack() as on_exit:
             micropython = find_micropython(args.micropython)
-            size = {"lite": number(core_size(measure.build()))}
+            sizes = measure.build()
+            size = {"lite": number(core_size(sizes))}
+            size["aio"] = number(core_size(sizes) + sizes["aio"])
             if args.peers:
                 size["simple"] = number(measure.build_simple(args.peers.absolute()))
             table.add("core as .mpy, bytes", size)
@@ -137,7 +151,7 @@ def main() -> int:
             bench = measure.Bench(micropython, port)
             memory(table, bench, clients)
             if measure.has_valgrind():
-                instructions(table, bench, clients)
+                instructions(table, bench, polled)
             rates(table, bench, clients)
             spool = flash(micropython)
     except Failed as error:

@@ -8,12 +8,13 @@ WINDOW = 13  # packets, as many as an outbox of 1,024 bytes holds
 PUBREL = b"\x62\2\0\1"
 
 answer = bytearray(4)
+message = bytearray(len(QOS[0]))
 
 
-def connect(port):
+def connect(port, name=b"bare"):
     s = socket.socket()
     s.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
-    s.write(b"\x10\x10\0\4MQTT\4\2\0\x3c\0\4bare")
+    s.write(b"\x10\x10\0\4MQTT\4\2\0\x3c\0\4" + name)
     if s.readinto(answer) != 4:
         raise OSError("no CONNACK")
     return s
@@ -46,3 +47,14 @@ def many(s, n):
             s.readinto(answer)
         if i < n:
             s.write(packet)
+
+
+def subscribe(s):
+    s.write(b"\x82\x0c\0\1\0\7bench/t\0")
+    s.readinto(message, 5)
+
+
+def receive(s, n):
+    while n:
+        s.readinto(message)
+        n -= 1

@@ -82,8 +82,12 @@ def count(topic, payload, retain):
     received += 1
 
 
-def receive(c):
-    """Wait for one message."""
-    n = received
-    while n == received:
-        step(c)
+def receive(c, n, feed=None):
+    """Take n messages, each after feed(), if there is one."""
+    end = received + n
+    while received < end:
+        if feed:
+            feed()
+        n = received
+        while n == received:
+            step(c)

@@ -39,5 +39,9 @@ def count(topic, payload):
     pass
 
 
-def receive(c):
-    c.wait_msg()
+def receive(c, n, feed=None):
+    while n:
+        if feed:
+            feed()
+        c.wait_msg()
+        n -= 1
