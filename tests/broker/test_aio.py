@@ -5,6 +5,7 @@ import signal
 import pytest
 from brokers import Mosquitto
 from proxy import Proxy
+from secure import PEM, Authority, Secure
 
 CASES = ("publish", "queue", "idle", "leave", "again")
 # Where it does not matter how a broker answers
@@ -24,8 +25,8 @@ def run(device, peer, topic):
     subscribed to the topic in a session that lasts."""
     links = []
 
-    def run(case, broker):
-        link = Proxy(broker.port)
+    def run(case, broker, port=None, *ca):
+        link = Proxy(port or broker.port)
         links.append(link)
         watch = peer(broker.port, "watch", clean_session=False)
         watch.subscribe(topic, 1)
@@ -49,7 +50,7 @@ def run(device, peer, topic):
             "flood": flood,
             "restart": restart,
         }
-        aio = device("aio.py", case, link.port, topic)
+        aio = device("aio.py", case, link.port, topic, *ca, heap="256k")
         done = 0  # of what it has told
         while not aio.events("done"):
             aio.log.wait(lambda entries: entries[done:])  # noqa: B023 (called at once)
@@ -90,3 +91,14 @@ def test_restarts(run, mosquitto):
     for name in b"abcd":
         arrived = [p for _, p, *_ in watch.messages if p[0] == name]
         assert list(dict.fromkeys(arrived)) == [b"%c %d" % (name, i) for i in range(count)]
+
+
+@pytest.mark.parametrize("case", ["idle", "flood"])
+def test_tls(case, run, tmp_path):
+    """What has been decrypted is handed over, with no event of the socket; and nothing spins."""
+    authority = Authority("ours")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.certificate.public_bytes(PEM))
+    broker = Secure(tmp_path, authority.issue("127.0.0.1")).start()
+    run(case, broker, broker.secure, ca)
+    broker.kill()

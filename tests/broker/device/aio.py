@@ -10,6 +10,7 @@ import time
 import umqtt_lite
 from umqtt_lite import ConnectionLost
 from umqtt_lite.aio import MQTTClient
+from umqtt_lite.tls import context
 
 COUNT = 20
 FLOOD = 4000
@@ -30,8 +31,11 @@ def ask(*order):
     sys.stdin.readline()
 
 
-def new(name="", port=PORT, **options):
-    return MQTTClient(TOPIC.replace("/", "-") + name, "127.0.0.1", port, **options)
+def new(name="", port=PORT, kind=MQTTClient, **options):
+    if len(sys.argv) > 4:
+        with open(sys.argv[4], "rb") as file:
+            options["ssl"] = context(file.read())
+    return kind(TOPIC.replace("/", "-") + name, "127.0.0.1", port, **options)
 
 
 def hurry(client):
@@ -190,7 +194,7 @@ async def idle():
             await messages.__anext__()
             times.append(time.ticks_diff(time.ticks_ms(), begin))
         assert wakes - n <= 20 * COUNT, wakes - n
-    polled = umqtt_lite.MQTTClient("polled", "127.0.0.1", PORT)
+    polled = new("polled", kind=umqtt_lite.MQTTClient)
     polled_times = []
     got = 0
 
