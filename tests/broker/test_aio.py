@@ -50,7 +50,7 @@ def run(device, peer, topic):
             "flood": flood,
             "restart": restart,
         }
-        aio = device("aio.py", case, link.port, topic, *ca, heap="256k")
+        aio = device("aio.py", case, link.port, topic, *ca, heap="256k" if ca else "128k")
         done = 0  # of what it has told
         while not aio.events("done"):
             aio.log.wait(lambda entries: entries[done:])  # noqa: B023 (called at once)
