@@ -100,7 +100,7 @@ async def flooded(client, done=None):
         nonlocal n
         while not done.is_set():
             n += 1
-            await client.publish(TOPIC, "%d" % (n - 1) + 2000 * " ")
+            await client.publish(TOPIC, "%d" % (n - 1) + 1000 * " ")
 
     ask("deaf")
     tasks = start(send(), send(), send())
@@ -223,7 +223,7 @@ async def idle():
 
 async def still():
     """Clients that can do nothing do not spin."""
-    full, unheard = new("full", outbox=4096), new("unheard")
+    full, unheard = new("full", outbox=2048), new("unheard")
     others = [new("mute"), new("refused", 1), new("unlinked")]
     others[2].core.link = False
     done = asyncio.Event()
@@ -249,7 +249,7 @@ async def still():
 
 async def order():
     """A link that takes no more, and several publishers: who calls first is accepted first."""
-    async with new(outbox=4096) as client:
+    async with new(outbox=2048) as client:
         await client.connected()
         done = asyncio.Event()
         tasks = await flooded(client, done)
@@ -407,7 +407,7 @@ async def aborted():
     async with new("watch") as watch:
         seen = watch.messages(TOPIC + "/will", 1)
         await ready(watch)
-        client = new(outbox=4096, will=(TOPIC + "/will", "will"))
+        client = new(outbox=2048, will=(TOPIC + "/will", "will"))
         ends = []
         client.core.on_disconnect = ends.append
 
