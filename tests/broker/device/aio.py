@@ -338,6 +338,14 @@ async def cancelled():
             await error(tasks[1], asyncio.CancelledError)
             await tasks[2]
 
+            task = start(client.publish("none", "", False, 1))[0]
+            await asyncio.sleep(0)
+            task.cancel()
+            acknowledged = client.core.stats["acknowledged"]
+            while acknowledged == client.core.stats["acknowledged"]:  # before it has its turn
+                await client.publish("none", "")
+            await error(task, asyncio.CancelledError)
+
             got = []  # cancelled at any moment, whoever takes messages loses none
             task = start(*[client.publish(TOPIC, "%d" % i, False, 1) for i in range(10)])
             while len(got) < 10:
