@@ -93,7 +93,7 @@ def test_restarts(run, mosquitto):
         assert list(dict.fromkeys(arrived)) == [b"%c %d" % (name, i) for i in range(count)]
 
 
-@pytest.mark.parametrize("case", ["idle", "flood"])
+@pytest.mark.parametrize("case", ["still", "flood"])
 def test_tls(case, run, tmp_path):
     """What has been decrypted is handed over, with no event of the socket; and nothing spins."""
     authority = Authority("ours")

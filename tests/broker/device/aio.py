@@ -338,10 +338,12 @@ async def cancelled():
             await error(tasks[1], asyncio.CancelledError)
             await tasks[2]
 
+            ask("mute")
+            acknowledged = client.core.stats["acknowledged"]
             task = start(client.publish("none", "", False, 1))[0]
             await asyncio.sleep(0)
             task.cancel()
-            acknowledged = client.core.stats["acknowledged"]
+            ask("heard")
             while acknowledged == client.core.stats["acknowledged"]:  # before it has its turn
                 await client.publish("none", "")
             await error(task, asyncio.CancelledError)
