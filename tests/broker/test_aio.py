@@ -93,6 +93,11 @@ def test_restarts(run, mosquitto):
         assert list(dict.fromkeys(arrived)) == [b"%c %d" % (name, i) for i in range(count)]
 
 
+@pytest.mark.parametrize("case", ["told_cancelled", "told_late"])
+def test_told(case, run, mosquitto):
+    run(case, mosquitto)
+
+
 @pytest.mark.parametrize("case", ["still", "flood"])
 def test_tls(case, run, tmp_path):
     """What has been decrypted is handed over, with no event of the socket; and nothing spins."""

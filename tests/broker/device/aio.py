@@ -91,7 +91,7 @@ async def cancel(*tasks):
         await error(task, asyncio.CancelledError)
 
 
-async def flooded(client, done=None):
+async def flooded(client, done=None, pause=0.1):
     """Publish until the link takes no more, but for a little after a second, if asked again.
     Returns the tasks that go on until `done` is set."""
     done = done or asyncio.Event()
@@ -108,7 +108,7 @@ async def flooded(client, done=None):
     sent = -1
     while sent < n:
         sent = n
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
     assert client.core.connected
     return tasks
 
@@ -439,6 +439,29 @@ async def aborted():
         await asyncio.gather(*tasks)
         ask("listen")
         assert await take(seen, 1) == [b"will"]
+
+
+async def told_cancelled(late=False):
+    """on_disconnect hears of the end of a flush that is cut short, too."""
+    client = new(outbox=2048, timeout=1)
+    ends = []
+    client.core.on_disconnect = ends.append
+    async with client:
+        await client.connected()
+        tasks = await flooded(client, pause=1.1 if late else 0.1)
+        tasks = start(*[error(task, ConnectionLost) for task in tasks])
+        task = start(client.disconnect())[0]
+        if late:
+            await task
+        else:
+            await cancel(task)
+    await asyncio.gather(*tasks)
+    assert ends == [None], ends
+
+
+async def told_late():
+    """So it is when there was no time for all."""
+    await told_cancelled(True)
 
 
 async def again():
