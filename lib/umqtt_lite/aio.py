@@ -1,7 +1,8 @@
 """MQTTClient for asyncio: publish() to be awaited, messages() to iterate over.
 
-    _run()      a task, the clock: poll() at least ten times a second
+    _run()      a task, the clock: poll() five times a second
     _run(io)    another for each connection: poll() when its socket can be read
+    _write(io)  and another while something is to be written: poll() when it can be
     publish()   poll() in the task that awaits it
 
 Tasks that wait are in the queue _waits, and look again after each poll().
@@ -26,8 +27,7 @@ except ImportError:
     from .cpython import loop, pause
 
 _TIMEOUT = const(4)  # index of _config
-_TICK = const(100)  # ms
-_BLOCKED = const(10)  # ms, while something cannot be written
+_TICK = const(200)  # ms
 
 
 class MQTTClient(client.MQTTClient):
@@ -41,8 +41,8 @@ class MQTTClient(client.MQTTClient):
     ConnectionLost: disconnect(), or reconnect=False and no connection any more.
     """
 
-    _clock = _ear = None  # tasks of _run()
-    _heard = None  # the stream of the latter
+    _clock = _ear = _pen = None  # tasks of _run() and _write()
+    _heard = None  # the stream of the latter two
 
     def __init__(self, *args, **kwargs):
         client.MQTTClient.__init__(self, *args, **kwargs)
@@ -55,6 +55,7 @@ class MQTTClient(client.MQTTClient):
         self.connect()
         if not self._clock:
             self._clock = loop.create_task(self._run())
+            self._turn()
         return self
 
     async def disconnect(self, *args):
@@ -135,8 +136,6 @@ class MQTTClient(client.MQTTClient):
         if self._clock:
             try:
                 self.poll()
-                if self._new and self.up:  # acknowledgements of what came
-                    self.poll()
             except Exception as e:  # of a handler
                 loop.get_event_loop().call_exception_handler(
                     {"message": "MQTTClient", "exception": e, "future": self._clock}
@@ -144,26 +143,30 @@ class MQTTClient(client.MQTTClient):
         s = self._io
         if s is not self._heard:
             self._heard = s
-            t = self._ear
-            if t and t is not loop.current_task():
-                t.cancel()
+            for t in self._ear, self._pen:
+                if t and t is not loop.current_task():
+                    t.cancel()
+            self._pen = None
             self._ear = s and loop.create_task(self._run(s))
         q = self._waits
         while q.peek():
             loop._task_queue.push(q.pop())
+        # behind these, whose messages then go out together with acknowledgements
+        if s and not self._pen and (self._new if self.up else self._hello):
+            self._pen = loop.create_task(self._write(s))
 
     def _run(self, s=None):
         while self._clock and (not s or s is self._heard):
-            self._turn()
             if s and ticks_diff(self._due, ticks_ms()) > 0:
                 yield loop._io_queue.queue_read(getattr(s, "sock", s))
-            else:
-                n = _TICK
-                if s:
-                    n = 0  # there may be more
-                elif self._io and (self._new or not self.up):
-                    n = _BLOCKED
-                yield from loop.sleep_ms(n)
+            else:  # there may be more to read
+                yield from loop.sleep_ms(0 if s else _TICK)
+            self._turn()
+
+    def _write(self, s):
+        yield loop._io_queue.queue_write(getattr(s, "sock", s))
+        self._pen = None
+        self._turn()
 
 
 class Messages:

@@ -335,7 +335,7 @@ class MQTTClient(Outbox):
                 if not self.up:
                     return
             n = -1
-        if k < self.connected:
+        if k < self.up:
             self._due = self._rx  # wait() is to know that there may be more
 
     def _step(self, n):

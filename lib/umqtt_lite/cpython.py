@@ -3,6 +3,7 @@ asyncio.core. Not for the device."""
 
 import asyncio
 import base64
+import contextlib
 import binascii
 import inspect
 import os
@@ -255,11 +256,23 @@ class RunQueue:
 
 class IOQueue:
     def queue_read(self, stream):
+        return self._wait(stream.fileno(), "reader")
+
+    def queue_write(self, stream):
+        if isinstance(stream._sock, ssl.SSLSocket):  # which may have to be read for that
+            return loop.sleep_ms(50)._future
+        return self._wait(stream.fileno(), "writer")
+
+    def _wait(self, n, what):
         task, future = nap()
         loop = asyncio.get_running_loop()
-        n = stream.fileno()
-        loop.add_reader(n, wake, task)
-        _naps[task] = future, lambda: loop.remove_reader(n)
+        getattr(loop, "add_" + what)(n, wake, task)
+
+        def end():
+            with contextlib.suppress(OSError):  # it is closed, and the other one waited too
+                getattr(loop, "remove_" + what)(n)
+
+        _naps[task] = future, end
         return future
 
 

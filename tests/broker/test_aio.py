@@ -7,7 +7,7 @@ from brokers import Mosquitto
 from proxy import Proxy
 from secure import PEM, Authority, Secure
 
-CASES = ("publish", "queue", "idle", "leave", "again")
+CASES = ("publish", "large", "queue", "idle", "leave", "again")
 # Where it does not matter how a broker answers
 ALONE = ("still", "flood", "cancelled", "aborted", "once", "raising", "impossible", "two")
 
