@@ -3,8 +3,8 @@ asyncio.core. Not for the device."""
 
 import asyncio
 import base64
-import contextlib
 import binascii
+import contextlib
 import inspect
 import os
 import select
