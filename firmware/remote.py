@@ -4,10 +4,10 @@
     config.new      what was proposed, once it is checked
     config.old0     what was before, as long as the change is on trial; the digit counts the starts
 
-propose() writes config.new, begin() makes the copy and renames it: from then on the change is on
-trial, and the device restarts. confirm() ends the trial by removing the copy. A start too many, or
-too long a time without confirm(), ends it by renaming the copy back. Each of these is one rename
-or remove, which littlefs does whole or not at all.
+propose() writes config.new, begin() makes the copy and renames config.new: from then on the change
+is on trial, and the device restarts. confirm() ends the trial by removing the copy. A start too
+many, or too long a time without confirm(), ends it by renaming the copy back. Each of these is one
+rename or remove, which littlefs does whole or not at all; what a cut of begin() leaves is removed.
 """
 
 import os
@@ -65,7 +65,6 @@ def boot_check(path: str, reset=None):
         except OSError:
             pass
     _remove(new)
-    _remove(_name(path, "tmp"))
     if n is None:
         return None
     _path = path
@@ -161,17 +160,21 @@ def begin(path: str, reset=None):
     OSError: there is none, or flash is full; nothing has changed.
     """
     global _path, _due, _reset
-    os.stat(_name(path, "new"))
-    copy = _name(path, "tmp")
-    with open(path, "rb") as old:
-        with open(copy, "wb") as file:
-            while True:
-                piece = old.read(256)
-                if not piece:
-                    break
-                file.write(piece)
-    os.rename(copy, _name(path, "old0"))
-    os.rename(_name(path, "new"), path)
+    new = _name(path, "new")
+    copy = _name(path, "old0")
+    os.stat(new)
+    try:
+        with open(path, "rb") as old:
+            with open(copy, "wb") as file:
+                while True:
+                    piece = old.read(256)
+                    if not piece:
+                        break
+                    file.write(piece)
+        os.rename(new, path)
+    except OSError:
+        _remove(copy)
+        raise
     _path = path
     _due = None
     _reset = reset
