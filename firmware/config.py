@@ -88,6 +88,7 @@ _CHARS = {
     "host": (_NAME + ".", 64),
     "file": (_NAME + ".", 64),
     "ip": (_NAME[52:62] + ".", 15),
+    "hex": ("0123456789abcdefABCDEF", 16),
 }
 _EXPECTED = {
     "int": "a whole number",
@@ -105,6 +106,7 @@ _EXPECTED = {
     "brokers": '"host" or "host:port", or a list of them',
     "ip": 'an IPv4 address, like "192.168.1.2"',
     "file": "the name of a file that is there, beside config.json",
+    "hex": "16 hex digits",
     "country": "a country's two capital letters",
     "hostname": "1 to 32 letters, digits or -, with no - at an end",
     "open": '"" where it is open; a password belongs in secrets.json',
@@ -210,10 +212,10 @@ def _item(b, i, deep):
             if b[i] != 0x3A:
                 _fail(b, i, "a : behind the key")
             j = _skip(b, i + 1)
-            found[key], j = _item(b, j, deep - 1)
+            found[key], j = _item(b, j, deep - 1)  # type: ignore[index]
         else:
             v, j = _item(b, j, deep - 1)
-            found.append(v)
+            found.append(v)  # type: ignore[attr-defined]
         j = _skip(b, j)
         if b[j] == end:
             break
@@ -227,7 +229,7 @@ class _Check:
     """The mistakes of one configuration, and what can be there only once."""
 
     hide = False  # what is wrong
-    over = ()  # keys that the environment gives
+    over: list = []  # keys that the environment gives
     port = 1883
     room = _MOST
 
@@ -380,7 +382,7 @@ class _Check:
                 bad = "" in v.split("/")
             elif kind == "hostname":
                 bad = "-" in (v[0], v[-1])
-            elif kind == "country":
+            elif kind in ("country", "hex"):
                 bad = len(v) < n
             elif kind == "host":
                 if v.replace(".", "").isdigit():
@@ -450,8 +452,7 @@ class _Check:
             try:
                 module = __import__(_SENSORS + "." + kind, None, None, ("KEYS",))
                 keys.update(module.KEYS)
-                plain = {key: _VALUE[key][0] for key in _VALUE}
-                keys["values"] = ({}, dict.fromkeys(module.VALUES, (plain, _VALUE)))
+                keys["values"] = ({}, dict.fromkeys(module.VALUES, ({}, _VALUE)))
             except ImportError as error:
                 self.say(place + ".type", str(error))
         if not module:

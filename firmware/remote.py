@@ -198,7 +198,7 @@ def rollback() -> bool:
     return True
 
 
-def poll(now: int) -> int:
+def poll(now) -> int:
     """ms until it wants to be called again. Rolls back and resets when the deadline is over."""
     global _due
     if not _path:

@@ -10,15 +10,21 @@ import pytest
 from runtimes import ROOT, RUNTIMES, command
 
 SENSORS = {
-    "bme280": """VALUES = {"temperature": ("°C", "temperature"), "humidity": ("%", "humidity")}
+    "bme280": """VALUES = {"temperature": ("°C", None), "humidity": ("%", None), "pressure": (0, 0)}
 KEYS = {"i2c": (..., "i2c"), "address": (118, "address 118 119"), "stuck": (0, (0, "int 1 9 s"))}
 """,
     "adc": """VALUES = {"value": ("%", None)}
 KEYS = {"pin": (..., "adc"), "samples": (8, "int 1 64", "how many make a reading")}""",
     "ds18b20": """VALUES = {"temperature": ("°C", "temperature")}
-KEYS = {"pin": (..., "onewire"), "rom": (None, "text 16 16")}""",
+KEYS = {"pin": (..., "onewire"), "rom": (None, "hex", "as on the probe")}""",
     "digital": """VALUES = {"state": (None, None)}
 KEYS = {"pin": (..., "pin"), "pull": (None, "one up down"), "invert": (False, "bool")}""",
+    "dht": """VALUES = {"temperature": ("°C", "temperature"), "humidity": ("%", "humidity")}
+KEYS = {"pin": (..., "pin"), "model": ("DHT22", "one DHT11 DHT22")}""",
+    "pulse": """VALUES = {"count": (None, None)}
+KEYS = {"pin": (..., "pin")}""",
+    "chip": """VALUES = {"temperature": ("°C", "temperature")}
+KEYS = {}""",
     "broken": "import nothing_of_that_name",
 }
 ADDRESS = {"ip": "10.0.0.9", "mask": "255.255.255.0", "gateway": "10.0.0.1", "dns": "10.0.0.1"}
@@ -134,7 +140,7 @@ MISTAKES = [
     ("wifi.power", "low", 'one of "full", "save", not "low"'),
     ("sensors", {}, "expected a list, [...]"),
     ("sensors[0]", "bme280", 'an object {"type": ...'),
-    ("sensors[0].type", "bme680", 'one of "adc", "bme280", "broken", "digital", "ds18b20", not "'),
+    ("sensors[0].type", "bme680", 'one of "adc", "bme280", "broken", "chip", "dht", "digital"'),
     ("sensors[0].type", GONE, 'missing; expected one of "adc"'),
     ("sensors[0].type", ["adc"], 'one of "adc"'),
     ("sensors[0].type", "broken", "nothing_of_that_name"),
@@ -157,7 +163,8 @@ MISTAKES = [
     ("sensors[1].pin", 30, "a pin from 0 to 29, not 30"),
     ("sensors[1].pin", "GPIO6", "a pin from 0 to 29"),
     ("sensors[1].pin", 4, f"pin 4 {TAKEN}sensors[0].i2c.sda; expected another"),
-    ("sensors[1].rom", "28ff", "text of 16 to 16 bytes"),
+    ("sensors[1].rom", "28ff", "16 hex digits: as on the probe"),
+    ("sensors[1].rom", "28-ff-64-1e-8d-1", "16 hex digits"),
     ("sensors[3].pin", 25, "a pin that can measure from 26 to 29"),
     ("sensors[3].samples", 0, "a whole number from 1 to 64: how many make a reading, not 0"),
     ("sensors[4].pin", 6, f"pin 6 {TAKEN}sensors[1].pin"),
@@ -271,10 +278,11 @@ class Table:
         self.cases.append((str(path), board))
         return len(self.cases) - 1
 
-    def run(self, runtime):
+    def run(self, runtime, first=()):
+        """What is said of each; modules in the folders `first` go before the stand-ins."""
         cases = self.folder / "cases"
         cases.write_text(json.dumps(self.cases))
-        path = os.pathsep.join([str(self.folder), str(ROOT / "firmware"), ".frozen"])
+        path = os.pathsep.join(map(str, (*first, self.folder, ROOT / "firmware", ".frozen")))
         done = subprocess.run(
             command(runtime, ROOT / "tests/firmware/device/check.py", str(cases), heap="160k"),
             env=os.environ | {"MICROPYPATH": path, "PYTHONPATH": path, "PYTHONUTF8": "1"},
@@ -377,7 +385,7 @@ def test_what_is_right(said):
     air = plain | {"offset": -0.5, "filter": ["median", 5], "min": 10}
     assert full["sensors"][0] == GOOD["sensors"][0] | {
         "stuck": 0,
-        "values": {"temperature": air, "humidity": plain},
+        "values": {"temperature": air, "humidity": plain, "pressure": plain},
     }
     assert full["sensors"][1]["interval"] == 30
     assert (full["user"], full["password"]) == ("me", "hunter2")
@@ -387,6 +395,23 @@ def test_what_is_right(said):
     assert (small["device"], small["interval"], small["spool"]) == ("desk", 2, 0)
     assert small["user"] is small["password"] is None
     assert unverified["watchdog"] == 20 and not unverified["ntp"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_examples(tmp_path, runtime):
+    """That of each board, with the firmware's own sensors."""
+    table = Table(tmp_path)
+    boards = sorted(path.parent for path in ROOT.glob("boards/*/config.json"))
+    assert [board.name for board in boards] == ["esp32", "rp2040", "unix"]
+    for board in boards:
+        secrets = board / "secrets.json.example"
+        text = secrets.read_text() if secrets.exists() else "{}"
+        table.add((board / "config.json").read_text(), text, board.name)
+    said = table.run(runtime, first=[ROOT / "firmware"])
+    for board, settings in zip(boards, said, strict=True):
+        assert isinstance(settings, dict), settings
+        given = json.loads((board / "config.json").read_text())
+        assert len(settings["sensors"]) == len(given.get("sensors", ()))
 
 
 MINIMAL = {"broker": "127.0.0.1:1", "device": "d", "prefix": "a/b", "interval": 1, "keepalive": 60}
