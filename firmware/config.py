@@ -93,9 +93,6 @@ _CHARS = {
 _EXPECTED = {
     "int": "a whole number",
     "number": "a number",
-    "pin": "a pin",
-    "line": "a pin",
-    "onewire": "a pin",
     "adc": "a pin that can measure",
     "address": "an I2C address",
     "bool": "true or false",
@@ -350,7 +347,7 @@ class _Check:
             elif kind == "one":
                 text += "one of " + _words(a)
             else:
-                text += _EXPECTED[kind]
+                text += _EXPECTED.get(kind, "a pin")
                 if bounds:
                     if len(bounds) > 2:
                         text += " of " + bounds[2]

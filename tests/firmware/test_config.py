@@ -10,7 +10,7 @@ import pytest
 from runtimes import ROOT, RUNTIMES, command
 
 SENSORS = {
-    "bme280": """VALUES = {"temperature": ("°C", None), "humidity": ("%", None), "pressure": (0, 0)}
+    "bme280": """VALUES = {"temperature": ("°C", None), "humidity": ("%", None), "pressure": (0,)}
 KEYS = {"i2c": (..., "i2c"), "address": (118, "address 118 119"), "stuck": (0, (0, "int 1 9 s"))}
 """,
     "adc": """VALUES = {"value": ("%", None)}
@@ -278,13 +278,17 @@ class Table:
         self.cases.append((str(path), board))
         return len(self.cases) - 1
 
-    def run(self, runtime, first=()):
+    def check(self, runtime, first=()):
         """What is said of each; modules in the folders `first` go before the stand-ins."""
         cases = self.folder / "cases"
         cases.write_text(json.dumps(self.cases))
+        return self.run(runtime, "check.py", cases, first)
+
+    def run(self, runtime, script, argument, first=()):
+        """What a device script prints."""
         path = os.pathsep.join(map(str, (*first, self.folder, ROOT / "firmware", ".frozen")))
         done = subprocess.run(
-            command(runtime, ROOT / "tests/firmware/device/check.py", str(cases), heap="160k"),
+            command(runtime, ROOT / "tests/firmware/device" / script, str(argument), heap="160k"),
             env=os.environ | {"MICROPYPATH": path, "PYTHONPATH": path, "PYTHONUTF8": "1"},
             capture_output=True,
             text=True,
@@ -324,7 +328,7 @@ def said(tmp_path_factory):
     table.add(GOOD)
     table.add({"broker": "host", "tls": True}, {}, "unix")
     table.add(GOOD | {"watchdog": 20, "ntp": False, "tls": {"verify": False}}, board="esp32")
-    return [table.run(runtime) for runtime in RUNTIMES]
+    return [table.check(runtime) for runtime in RUNTIMES]
 
 
 def lines(said, number):
@@ -407,11 +411,19 @@ def test_the_examples(tmp_path, runtime):
         secrets = board / "secrets.json.example"
         text = secrets.read_text() if secrets.exists() else "{}"
         table.add((board / "config.json").read_text(), text, board.name)
-    said = table.run(runtime, first=[ROOT / "firmware"])
+    said = table.check(runtime, first=[ROOT / "firmware"])
     for board, settings in zip(boards, said, strict=True):
         assert isinstance(settings, dict), settings
         given = json.loads((board / "config.json").read_text())
         assert len(settings["sensors"]) == len(given.get("sensors", ()))
+
+
+def test_memory_is_given_back(tmp_path):
+    table = Table(tmp_path)
+    table.add({"broker": "host"}, {})
+    path = tmp_path / "0/config.json"
+    ((before, imported, left),) = table.run("micropython", "memory.py", path)
+    assert left - before < (imported - before) / 3
 
 
 MINIMAL = {"broker": "127.0.0.1:1", "device": "d", "prefix": "a/b", "interval": 1, "keepalive": 60}
