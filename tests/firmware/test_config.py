@@ -231,6 +231,7 @@ FILES = [
 WRONG_SECRETS = [
     ({"user": 1}, "user: expected text of 1 to 256 bytes"),
     ({"user": "u", "password": ["hunter2"]}, "password: expected text"),
+    ({"user": "u", "password": 31415926}, "password: expected text"),
     ({"password": "hunter2"}, "user: missing; a password needs one"),
     ({"user": "u", "pasword": "hunter2"}, 'pasword: unknown key; did you mean "password"?'),
     ({"networks": "hunter2"}, "networks: expected an object"),
@@ -281,7 +282,7 @@ class Table:
     def check(self, runtime, first=()):
         """What is said of each; modules in the folders `first` go before the stand-ins."""
         cases = self.folder / "cases"
-        cases.write_text(json.dumps(self.cases))
+        cases.write_text("".join(json.dumps(case) + "\n" for case in self.cases))
         return self.run(runtime, "check.py", cases, first)
 
     def run(self, runtime, script, argument, first=()):
@@ -335,7 +336,7 @@ def lines(said, number):
     """What both runtimes say, line by line."""
     first, second = (runtime[number] for runtime in said)
     assert isinstance(first, str) and isinstance(second, str)
-    assert "hunter" not in first
+    assert "hunter" not in first and "31415926" not in first
     # but for the order of what is missing, the form of floats, and the words of ImportError
     first, second = (re.sub(", not .*", "", text).lower().split("\n") for text in (first, second))
     assert sorted(first) == sorted(second)

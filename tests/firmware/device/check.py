@@ -1,13 +1,12 @@
-# What config.load says of each case in a file, [[folder, board], ...], under both runtimes.
+# What config.load says of each case in a file, a line with [folder, board] each.
 
 import json
 import sys
 
 import config
 
-with open(sys.argv[1]) as file:
-    cases = json.load(file)
-for folder, board in cases:
+for line in open(sys.argv[1]):
+    folder, board = json.loads(line)
     try:
         settings = config.load(folder + "/config.json", None, board)
         settings.pop("source")
