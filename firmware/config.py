@@ -131,6 +131,8 @@ def _near(word, known):
     found = None
     least = min(3, len(word))
     for k in known:
+        if abs(len(k) - len(word)) >= least:
+            continue
         row = list(range(len(k) + 1))
         for a in word.lower():
             last = row[0]
