@@ -463,7 +463,7 @@ class _Check:
             for key in ("status", "info", "diagnostics", "cmd", "response", "crash"):
                 self.used["name " + key] = ("the firmware", "")
             self.claim("name " + name, place + ".name")
-        if v.get("i2c") and v.get("address"):
+        if module and v.get("i2c") and v.get("address"):
             self.claim("address %d of I2C %s" % (v["address"], v["i2c"]["id"]), place + ".address")
         return v
 

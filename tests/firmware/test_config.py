@@ -141,6 +141,12 @@ MISTAKES = [
     ("sensors", {}, "expected a list, [...]"),
     ("sensors[0]", "bme280", 'an object {"type": ...'),
     ("sensors[0].type", "bme680", 'one of "adc", "bme280", "broken", "chip", "dht", "digital"'),
+    (
+        "sensors[1]",
+        {"type": "x", "i2c": {}, "address": 7, "name": "n"},
+        "one of",
+        "sensors[1].type",
+    ),
     ("sensors[0].type", GONE, 'missing; expected one of "adc"'),
     ("sensors[0].type", ["adc"], 'one of "adc"'),
     ("sensors[0].type", "broken", "nothing_of_that_name"),
