@@ -131,7 +131,7 @@ def propose(patch, settings: dict) -> dict:
                 else:
                     for key in v[name]:
                         if key not in _SENSOR:
-                            wrong.append(only % (at + "." + key, ", ".join(_SENSOR)))
+                            wrong.append(only % ("%s.%s" % (at, key), ", ".join(_SENSOR)))
                         else:
                             _merge(named[name], {key: v[name][key]})
     new = _name(path, "new")
