@@ -90,6 +90,34 @@ def _merge(into, patch):
                 into[key] = v
 
 
+def _change(found, patch, wrong):
+    # put into a configuration what may be changed; what may not is wrong
+    only = "%s: cannot be changed remotely; only %s can"
+    for key in patch:
+        v = patch[key]
+        if key not in _SAFE:
+            wrong.append(only % (key, ", ".join(_SAFE)))
+        elif key != "sensors":
+            _merge(found, {key: v})
+        elif not isinstance(v, dict):
+            wrong.append('sensors: expected an object, {"<name>": {...}}')
+        else:
+            named = {sensor["name"]: sensor for sensor in found.get(key, ())}
+            for name in v:
+                at = "sensors.%s" % name
+                if name not in named:
+                    text = ", ".join(sorted(named))
+                    wrong.append("%s: no such sensor; expected one of %s" % (at, text))
+                elif not isinstance(v[name], dict):
+                    wrong.append(at + ": expected an object, {...}")
+                else:
+                    for part in v[name]:
+                        if part in _SENSOR:
+                            _merge(named[name], {part: v[name][part]})
+                        else:
+                            wrong.append(only % ("%s.%s" % (at, part), ", ".join(_SENSOR)))
+
+
 def propose(patch, settings: dict) -> dict:
     """Check a change of the configuration that config.load() gave as `settings`.
 
@@ -110,30 +138,7 @@ def propose(patch, settings: dict) -> dict:
     with open(path, "rb") as file:
         found = config.parse(file.read())
     wrong = []
-    only = "%s: cannot be changed remotely; only %s can"
-    for key in patch:
-        v = patch[key]
-        if key not in _SAFE:
-            wrong.append(only % (key, ", ".join(_SAFE)))
-        elif key != "sensors":
-            _merge(found, {key: v})
-        elif not isinstance(v, dict):
-            wrong.append('sensors: expected an object, {"<name>": {...}}')
-        else:
-            named = {sensor["name"]: sensor for sensor in found.get("sensors", ())}
-            for name in v:
-                at = "sensors.%s" % name
-                if name not in named:
-                    text = ", ".join(sorted(named))
-                    wrong.append("%s: no such sensor; expected one of %s" % (at, text))
-                elif not isinstance(v[name], dict):
-                    wrong.append(at + ": expected an object, {...}")
-                else:
-                    for key in v[name]:
-                        if key not in _SENSOR:
-                            wrong.append(only % ("%s.%s" % (at, key), ", ".join(_SENSOR)))
-                        else:
-                            _merge(named[name], {key: v[name][key]})
+    _change(found, patch, wrong)
     new = _name(path, "new")
     try:
         with open(new, "w") as file:
