@@ -421,7 +421,7 @@ class _Check:
         return v
 
     def bus(self, v, place):
-        v = self.object(v.copy(), _I2C, place)
+        v = self.object(v.copy(), _I2C, place)  # which no number or text has
         n = v["id"]
         if None not in v.values():
             for key in ("scl", "sda"):
@@ -438,8 +438,8 @@ class _Check:
             path = __import__(_SENSORS, None, None, ("KEYS",)).__path__
             types = os.listdir(path if isinstance(path, str) else list(path)[0])
             types = sorted([name.split(".")[0] for name in types if name[0] != "_"])
-        except OSError:
-            types = [v.get("type")]  # frozen modules are in no folder
+        except (ImportError, OSError):
+            types = [str(v.get("type", "..."))]  # frozen modules are in no folder
         keys = {
             "type": (..., "one " + " ".join(types)),
             "name": (..., "name"),
