@@ -540,7 +540,7 @@ def load(path: str, getenv=None, board: str = "") -> dict:
         raise ConfigError(path + ": cannot be read; every board has an example")
     if found is not None:
         keys = dict(_CONFIG)
-        keys["watchdog"] = (8, "number 1 %s seconds" % check.limits[1])
+        keys["watchdog"] = (8, (False, "number 1 %s seconds" % check.limits[1]))
         check.override(found, keys, getenv)
         if found.get("tls"):
             check.port = 8883

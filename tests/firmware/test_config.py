@@ -196,7 +196,7 @@ MISTAKES = [
     ("sleep.seconds", 20, "expected at most 20, as seconds says, not 30", "sleep.awake"),
     ("sleep.seconds", GONE, "missing; expected a whole number of seconds from 1 to 86400"),
     ("spool", 100, "0, or a whole number of bytes from 16384"),
-    ("watchdog", 10, "a number of seconds from 1 to 8.388, not 10"),
+    ("watchdog", 10, "false, or a number of seconds from 1 to 8.388, not 10"),
     ("password", "hunter2", 'unknown key; expected "broker"'),
     ("broker[0]", "me:hunter2@host", BROKER),
 ]
