@@ -13,7 +13,6 @@ from sensors import SensorError
 
 _RETRY = const(2000)  # ms, as a DHT22 needs between two readings
 _DOUBLINGS = const(5)  # of that: to 64 s
-_LONG = const(1 << 29)  # ms: half of what ticks_diff can tell where ints are smallest
 _WINDOW = const(32)
 _HUGE = 1e38  # what a float of 32 bits holds
 
@@ -31,9 +30,10 @@ class Reading:
             change          publish only when it has changed by so much
             min, max        s between two messages; `max` publishes without a change
     publish  publish(name, values): all of one reading, when one of them is due
-    error    error(name, text): what is wrong, once for each kind, and None when it works
+    error    error(name, text): what is wrong, once for each kind; None: it works, or does again
 
-    A failure is retried after 2 s, 4 s, and so on to 64 s, with a Sensor made anew.
+    A failure is retried after 2 s, 4 s, and so on to 64 s, with a Sensor made anew. The next good
+    reading is published in any case.
     """
 
     values = None  # of the last reading, as they were or would have been published
@@ -43,6 +43,7 @@ class Reading:
 
     _sensor = None
     _busy = False  # converting
+    _takes = 0  # ms, of a conversion that has just begun
     _asked = False  # by read()
     _kind = 0  # of the error told last; 0: nothing is told yet
     _row = 0  # failures in a row
@@ -110,7 +111,7 @@ class Reading:
         return left
 
     def _interval(self):
-        return max(int(self.options["interval"] * 1000), 1)
+        return max(round(self.options["interval"] * 1000), 1)
 
     def _plan(self, now, ms):
         self._due = ticks_add(now, ms)
@@ -120,6 +121,9 @@ class Reading:
         # ms to wait; 0: it was read
         if self._due is None:
             self._base = self._due = now
+        if self._takes:
+            self._plan(now, self._takes)
+            self._takes = 0
         left = ticks_diff(self._due, now)
         if left > self._span:  # the clock went back
             self._plan(now, self._span)
@@ -147,14 +151,15 @@ class Reading:
             # From when it was due, so that intervals don't drift, unless a whole one was missed.
             base = now if self._asked or -left >= self._span else self._due
             ms = max(ticks_diff(base, self._base), 0)
-            self._age = min(self._age + ms, _LONG)
-            self._same = min(self._same + ms, _LONG)
+            self._age += ms
+            self._same += ms
             self._base = base
             ms = sensor.start()
             if ms:
+                # It began later than `now`, which others may have used up: wait from the next on.
                 self._busy = True
-                self._plan(now, ms)
-                return ms
+                self._takes = ms
+                return 1
         self._busy = False
         self._take(sensor.read())
         return 0

@@ -34,7 +34,7 @@ class Sensor:
         else:
             if self._since is None:
                 self._since = now
-            if time.ticks_diff(now, self._since) >= self._debounce:
+            if not 0 <= time.ticks_diff(now, self._since) < self._debounce:
                 self._level ^= 1
                 self._since = None
                 return 0

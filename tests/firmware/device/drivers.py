@@ -406,6 +406,10 @@ def test_digital():
         looks.append(sensor.poll(now))
     assert looks == [25, 25, 0, 25]
     assert measure(sensor) == {"state": 1}
+    # a clock that goes back keeps it from nothing
+    pin.level = 1
+    assert [sensor.poll(now) for now in (300, -9000)] == [25, 0]
+    pin.level = 0
     sensor = digital.Sensor(board, {"pin": 6, "debounce": 0})
     pin.level = 1
     assert [sensor.poll(n) for n in (0, 1)] == [0, 10]

@@ -25,6 +25,7 @@ class Fake:
 
     result = {"x": 1}  # or an exception
     takes = 0
+    blocks = 0  # ms, in start()
     made = 0
 
     class Sensor:
@@ -32,9 +33,11 @@ class Fake:
             Fake.made += 1
 
         def start(self):
+            Fake.desk.now = self.began = ticks_add(Fake.desk.now, Fake.blocks)
             return Fake.takes
 
         def read(self):
+            assert ticks_diff(Fake.desk.now, self.began) >= Fake.takes
             if isinstance(Fake.result, Exception):
                 raise Fake.result
             return Fake.result
@@ -48,7 +51,8 @@ class Desk:
 
     def __init__(self, *entries, start=0, late=0):
         Fake.result = {"x": 1}
-        Fake.takes = Fake.made = 0
+        Fake.takes = Fake.blocks = Fake.made = 0
+        Fake.desk = self
         simulated.clear()
         simulated.ticks_ms = lambda: self.now
         self.start = self.now = start
@@ -147,14 +151,22 @@ def test_conversion():
     desk = Desk({"interval": 10})
     Fake.takes = 750
     desk.run(35)
-    assert desk.times() == [0.75, 10.75, 20.75, 30.75]
-    assert desk.polls == 8
+    assert desk.times() == [0.751, 10.751, 20.751, 30.751]
+    assert desk.polls == 12
+
+
+def test_conversion_takes_its_time():
+    """From start() on, not from a `now` that was some time ago."""
+    desk = Desk({"interval": 10})
+    Fake.takes = 750
+    Fake.blocks = 300
+    assert desk.run(35).times() == [1.051, 11.051, 21.051, 31.051]
 
 
 def test_a_conversion_longer_than_the_interval():
     desk = Desk({"interval": 0.5})
     Fake.takes = 750
-    assert desk.run(4).times() == [0.75, 2, 3.25]
+    assert desk.run(4).times() == [0.751, 2.002, 3.253]
 
 
 def test_ticks_wrap():
@@ -264,7 +276,7 @@ def test_asked_for():
     desk.run(0.05)
     desk.readings[0].read()  # it is on its way
     desk.run(100)
-    assert desk.times() == [10.1]
+    assert desk.times() == [10.101]
 
 
 def test_set():
