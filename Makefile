@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 MICROPYTHON ?= $(VENV)/bin/micropython
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
-PORTS := unix esp32 rp2
+STUBS := $(addprefix build/stubs/,unix esp32 rp2)
 
 SECONDS ?=
 BROKER ?=
@@ -27,7 +27,7 @@ run: $(READY) ## the firmware on this desk, against a broker [SECONDS=10] [BROKE
 	@$(RUN) tools.run --micropython $(MICROPYTHON) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BROKER),--broker $(BROKER))
 
-test: $(READY) mosquitto ## every test, under CPython and MicroPython [ARGS=pytest's arguments]
+test: $(READY) mosquitto $(STUBS:%=%/.stamp) ## every test, under CPython and MicroPython [ARGS=pytest's arguments]
 	@MICROPYTHON=$(MICROPYTHON) $(RUN) pytest $(ARGS)
 
 soak: $(READY) mosquitto ## messages both ways while faults strike [MINUTES=10] [SEED=1]
@@ -38,13 +38,10 @@ fuzz: $(READY) ## the client against a hostile broker [PACKETS=100000] [SEED=1]
 	@MICROPYTHON=$(MICROPYTHON) PACKETS=$(PACKETS) SEED=$(SEED) \
 		$(RUN) pytest -q -s tests/fuzz/test_fuzz.py::test_fuzz
 
-lint: $(VENV)/.stamp $(PORTS:%=build/stubs/%/.stamp) ## format, style, and types on each port
+lint: $(VENV)/.stamp $(STUBS:%=%/.stamp) ## format, style, and types on each board
 	@$(RUN) ruff format --check .
 	@$(RUN) ruff check .
-	@$(foreach port,$(PORTS),echo "mypy: $(port)" && \
-		MYPYPATH=build/stubs/$(port):lib:firmware:$(firstword $(wildcard boards/$(port)) boards/unix) \
-		$(RUN) mypy --custom-typeshed-dir build/stubs/$(port) --cache-dir build/mypy/$(port) \
-		lib $(wildcard firmware boards/$(port)) &&) true
+	@$(RUN) tools.types
 
 format: $(VENV)/.stamp ## put the code into the form that lint asks for
 	@$(RUN) ruff check --fix .
