@@ -1,12 +1,13 @@
 # The link on simulated boards and Wi-Fi, in simulated time: plain functions, run by test_link.py.
 
 import ports
-from ports import CYW43, ESP32, clock, start
+from ports import CYW43, ESP32, MASK, clock, start
 
 from wifi import AccessPoint, Air, Station
 
 HOME = {"ssid": "home", "password": "secret", "address": None}
 SHED = {"ssid": "shed", "password": "", "address": None}
+BARN = {"ssid": "barn", "password": "", "address": None}
 FIXED = {"ip": "10.0.0.9", "mask": "255.0.0.0", "gateway": "10.0.0.1", "dns": "10.0.0.2"}
 PORTS = ESP32, CYW43
 
@@ -151,7 +152,7 @@ def test_static_address():
 
 
 def test_falls_back_to_the_second_network():
-    for world in worlds([HOME, SHED]):
+    for world in worlds([HOME, SHED, BARN]):
         at(world, "home", on=False)
         world.until(True, 20)
         assert world.link.ssid == "shed" and world.link.joins == 1
@@ -272,6 +273,16 @@ def test_lost_for_a_moment():
     assert world.link.joins == 1 and len(world.told) == 1
 
 
+def test_an_error_for_a_moment():
+    """As on the CYW43, where a good authentication may follow a bad one."""
+    world = World(Desk(), [HOME])
+    station = world.station
+    status, left = station.status, ["joining", "wrong password", "joining", "joining"]
+    station.status = lambda: left.pop() if left else status()
+    world.until(True, 3)
+    assert not left
+
+
 def test_esp32_never_connects_while_it_connects():
     """Wifi Internal Error: not once, over wrong passwords, missing networks and restarts."""
     world = World(start(ESP32), [HOME, SHED])
@@ -342,12 +353,14 @@ def test_cyw43_radio_is_started_anew():
 
 
 def test_restart():
-    for world in worlds([HOME]):
-        world.until(True, 5)
+    for world in worlds([HOME, SHED]):
+        at(world, "home", on=False)
+        world.until(True, 20)
+        at(world, "home", on=True)
         world.link.restart()
         assert not world.link.up
         world.until(True, 5)
-        assert world.link.joins == 2
+        assert world.link.joins == 2 and world.link.ssid == "home"
 
 
 def test_days():
@@ -361,6 +374,17 @@ def test_days():
             assert world.link.up == (third < 2), day
             if world.link.up:
                 assert world.link.ssid == "home" if third == 0 else "shed"
+
+
+def test_ticks_wrap():
+    for ms in range(0, 4000, 97):
+        clock.ms += MASK - (clock.ms & MASK) - ms
+        world = World(Desk(), [HOME])
+        world.run(6, 400)
+        assert world.link.up, ms
+        at(world, "home", on=False)
+        world.run(6, 1700)
+        assert not world.link.up, ms
 
 
 def test_polled_late_or_often():
