@@ -92,8 +92,8 @@ class Link:
         network = self._settings["networks"][self._which]
         if state == _STOPPED:
             w = self._settings["wifi"]
-            self._board.led(True)
             wifi.setup(w["hostname"] or self._settings["device"], w["country"], w["power"])
+            self._board.led(True)  # behind it: on a Pico W the radio has the LED
             self._state = _PAUSED
             return 0
         if state == _PAUSED:

@@ -167,16 +167,20 @@ def wifi():
 class Station:
     def __init__(self):
         self.wlan = network.WLAN()
-        self.pm = _SAVE
+        self.pm = None
 
     def setup(self, hostname, country, power):
-        """(Re)start the radio: powered down, its firmware loaded again."""
+        """Start the radio; again: powered down, and its firmware loaded anew, in less than 1 s."""
+        wlan = self.wlan
         network.hostname(hostname)
         if country:
             network.country(country)  # before active()
+        if self.pm is None:
+            wlan.active(False)  # a soft reset leaves it connected
+        else:
+            wlan.deinit()
         self.pm = _FULL if power == "full" else _SAVE
-        self.wlan.deinit()
-        self.wlan.active(True)
+        wlan.active(True)
 
     def join(self, ssid, password, address=None):
         """Takes some 200 ms. Open networks, WPA and WPA2; WPA3 where it also offers WPA2."""
