@@ -22,6 +22,7 @@ _NEVER = const(3600000)
 _RESTART = const(8)  # attempts that failed in a row, then the radio is started anew
 
 _FINE = const(("idle", "joining", "no address", "up"))  # what a station says while all goes well
+_ERRORS = (OSError, RuntimeError)  # ESP32's driver has the latter for what it has no name for
 
 
 class Link:
@@ -73,7 +74,7 @@ class Link:
                 return left
         try:
             left = self._step(now)
-        except OSError as e:
+        except _ERRORS as e:
             left = self._fail(now, str(e))
         self._due = ticks_add(now, left)
         return left
@@ -134,11 +135,11 @@ class Link:
         return _LOOK
 
     def _fail(self, now, why):
-        self.error = "%s (%s)" % (why, self.ssid)
+        self.error = "%s (%s)" % (why, self.ssid or "radio")
         self._change(False)
         try:
             self.wifi.leave()
-        except OSError:
+        except _ERRORS:
             pass
         self._fails += 1
         n = self._which + (not self._spare)
@@ -150,7 +151,8 @@ class Link:
         else:
             left = _PAUSE
         self._which = n
-        self._state = _PAUSED if self._fails % _RESTART else _STOPPED
+        if self._state != _STOPPED:
+            self._state = _PAUSED if self._fails % _RESTART else _STOPPED
         return left
 
     def _change(self, up):

@@ -172,8 +172,8 @@ class Station:
             wlan.ifconfig(address)
             self.fixed = True
         elif self.fixed:
-            wlan.ifconfig("dhcp")  # type: ignore[call-overload]  # does not wait on this port
             self.fixed = False
+            wlan.ifconfig("dhcp")  # type: ignore[call-overload]  # does not wait on this port
         wlan.connect(ssid, password or None)
 
     def status(self) -> str:

@@ -183,7 +183,10 @@ class Station:
         wlan.active(True)
 
     def join(self, ssid, password, address=None):
-        """Takes some 200 ms. Open networks, WPA and WPA2; WPA3 where it also offers WPA2."""
+        """Takes some 200 ms. Open networks, WPA and WPA2; WPA3 where it also offers WPA2.
+
+        A radio that has hung takes longer than the watchdog allows; the reset starts it anew.
+        """
         wlan = self.wlan
         wlan.active(True)
         wlan.config(pm=self.pm)  # active() has set the driver's own

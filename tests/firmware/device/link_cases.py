@@ -306,18 +306,20 @@ def test_esp32_never_connects_while_it_connects():
     assert driver.reconnects == 0
 
 
-def test_esp32_an_error_of_connect_is_an_attempt():
-    world = World(start(ESP32), [HOME])
-    connect = ports.wlan.connect
+def test_esp32_an_error_of_the_driver_is_an_attempt():
+    for name in ("connect", "active"):
+        for error in (OSError("Wifi Internal Error"), RuntimeError("Wifi Unknown Error 0x5001")):
+            world = World(start(ESP32), [HOME])
+            method = getattr(ports.wlan, name)
 
-    def refuse(*args):
-        raise OSError("Wifi Internal Error")
+            def refuse(*args):
+                raise error  # noqa: B023
 
-    ports.wlan.connect = refuse
-    world.run(30)
-    assert world.link.error == "Wifi Internal Error (home)"
-    ports.wlan.connect = connect
-    world.until(True, 70)
+            setattr(ports.wlan, name, refuse)
+            world.run(30)
+            assert world.link.error.startswith(str(error)), world.link.error
+            setattr(ports.wlan, name, method)
+            world.until(True, 70)
 
 
 def test_esp32_status_202_stays():
