@@ -1,190 +1,335 @@
-"""The application: sensor -> publish -> poll, and commands back. It waits in `wait` only."""
+"""The application: what is published on which topic, and the loop. It waits in `wait` only.
 
+    parts, sensors -> reading(), error(), put() -> out -> client, at QoS 1
+                                        '-> spool, if there is one: readings only
+
+What waits in `out` for room in the outbox is the newest of each topic, and a few answers. Between
+two connections nothing else is kept here: what the client or the spool has accepted, it delivers.
+"""
+
+import gc
 import json
-import time
+import sys
+from time import gmtime, ticks_add, ticks_diff, ticks_ms, time
 
 from micropython import const
 
-import config
+from commands import Commands
 from umqtt_lite import MQTTClient, OutboxFull
 
-_ANSWERS = const(8)  # answers that wait for room in the outbox, at most
-_PAYLOAD = const(64)  # bytes; no command is longer
-_TOO_LONG = f"at most {_PAYLOAD} bytes"
-_LAST_WORD = const(2000)  # ms that `close` gives to "offline"
+VERSION = "0.2.0"
+
+_ANSWERS = const(8)  # that wait for room in the outbox, at most
+_LAST_WORD = const(2000)  # ms that close() gives to "offline"
+_SETTLE = const(5000)  # ms that a reading has to be acknowledged before all else is told
+_REBOOT = const(5000)  # ms that what is accepted has to be acknowledged before a reboot
+_MINUTE = const(60000)
+
+_EPOCH = 946684800 if gmtime(0)[0] == 2000 else 0  # s from 1970 to that of the port
 
 
-class CommandError(Exception):
-    """A command that is not carried out: (name, what is allowed)."""
+def largest() -> int:
+    """Bytes of the largest free block of the heap, less at most one part in 32.
+
+    Call it after a collection, and collect afterwards: the block is garbage then.
+    """
+    n = gc.mem_free()
+    gc.disable()  # an allocation that fails would collect first
+    while n > 31:
+        try:
+            bytearray(n)
+            break
+        except MemoryError:
+            n -= n >> 5
+    gc.enable()
+    return n
 
 
 class App:
-    """Publishes what `sensor.read()` returns, as JSON, and takes commands.
+    """Polls its parts and the client, and publishes what they have for it.
 
-    `settings` is what config.load returns. Topics, under <prefix>/<device>/:
-    env (readings), status (retained online or offline), cmd/<name>, response.
+    settings  what config.load() returns
+    board     the module
+    client    class of the client, as the one of umqtt_lite.sleep; `more` are its own arguments
+
+    To be filled in before run():
+    sensors   Readings, that have `reading` and `error` to call
+    parts     objects with poll(now) -> ms until the next one; None: it is stuck, and the watchdog
+              is not fed
+    spool, station, remote, power   None, or the Spool, the board's Wi-Fi, what `cmd/set` and
+              `cmd/awake` are handed to
     """
 
-    def __init__(self, settings: dict, sensor):
-        base = settings["prefix"] + "/" + settings["device"] + "/"
-        self.sensor = sensor
-        self.interval = int(settings["interval"] * 1000)  # ms
-        self.dropped = 0  # readings and answers given up for newer ones while the outbox was full
-        self._env = (base + "env").encode()
-        self._status = (base + "status").encode()
-        self._response = (base + "response").encode()
-        self._commands = {"interval": self._set_interval}
-        self._last = time.ticks_add(time.ticks_ms(), -self.interval)  # the first is due now
-        # What waits for room in the outbox.
-        self._online = False
-        self._online_id = 0  # of the last `online`, until it is acknowledged
-        self._answers: list = []
-        self._reading = b""
+    spool = station = remote = power = None
+    uptime = 0  # s
+    dropped = 0  # readings and answers given up for newer ones while the outbox was full
 
-        host, port = settings["broker"]
-        client = MQTTClient(
+    _dog = _discovery = _reboot = None
+    _online_id = 0  # of the last `online`, until it is acknowledged
+    _connects = 0
+    _tell = _announce = False  # info is to be told, discovery to be sent
+    _longest = 0  # ms, of a step
+
+    def __init__(self, settings: dict, board, client=MQTTClient, **more):
+        base = settings["prefix"] + "/" + settings["device"] + "/"
+        self.settings = settings
+        self.board = board
+        self.base = base
+        self.sensors = []
+        self.commands = Commands(self)
+        self.parts = [self.commands]
+        self.out = []  # (topic, payload, retain)
+        self._online = (base + "status", b"online", True)
+        self._mark = self._due = ticks_ms()
+        self._cap = _MINUTE
+        self._acked = False  # anything but `online`
+        server = settings["broker"]
+        self.client = client = client(
             base[:-1].replace("/", "-"),  # as unique as the topics must be
-            host,
-            port,
-            settings["user"],
-            settings["password"],
-            settings["keepalive"],
-            will=(self._status, b"offline", True, 1),
+            [server] if isinstance(server, tuple) else server,
+            user=settings["user"],
+            password=settings["password"],
+            keepalive=settings["keepalive"],
+            clean_session=False,
+            will=(base + "status", b"offline", True, 1),
+            inbox=1024 if settings["discovery"] else 512,  # its messages come back once
+            **more,
         )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_ack = self._on_ack
-        client.on_skip = self._on_skip
-        client.subscribe(base + "cmd/+", self._on_command, 1)
-        self.client = client
+        client.on_skip = self.commands.skipped
+        client.subscribe(base + "cmd/+", self.commands.take, 1)
+        if settings["discovery"]:
+            client.subscribe(settings["discovery"] + "/status", self._on_birth)
 
     def run(self):
-        """Step for ever."""
+        """Step for ever, watched by the watchdog."""
+        ms = self.settings["watchdog"] * 1000
+        if ms:
+            self._cap = min(self._cap, ms // 2)
+            self._dog = self.board.watchdog(ms)
         while True:
             self.step()
 
     def step(self):
-        """Read if it is time, poll, hand over what waits; sleep if there is nothing to do."""
-        left = self.interval - time.ticks_diff(time.ticks_ms(), self._last)
-        if left <= 0:
-            self._read(left)
-        self.client.poll()
-        if not self._send():  # else poll writes it first
-            self.client.wait(max(left, 0))
+        """Poll everything once, hand over what waits, and sleep if there is nothing to do."""
+        now = ticks_ms()
+        client = self.client
+        client.poll()
+        left = self._poll(now)
+        moved = self._send()
+        if self.spool and not (self.out and client.up):  # which come first
+            self.spool.poll()
+        self._longest = max(self._longest, ticks_diff(ticks_ms(), now))
+        client.wait(0 if moved else max(left, 0))
 
     def close(self):
         """Publish `offline` and disconnect; without a connection the will has said it."""
-        self._online = False
-        self._answers.clear()
-        self._reading = b""
         client = self.client
-        start = time.ticks_ms()
-        while client.connected and time.ticks_diff(time.ticks_ms(), start) < _LAST_WORD:
+        start = ticks_ms()
+        while client.up and ticks_diff(ticks_ms(), start) < _LAST_WORD:
             try:
-                client.publish(self._status, b"offline", True, 1)
+                client.publish(self._online[0], b"offline", True, 1)
                 break
             except OutboxFull:
                 client.poll()
                 client.wait(100)
         client.disconnect()
+        if self.spool:
+            try:
+                self.spool.sync()
+            except OSError as e:
+                print("spool:", repr(e))
 
-    def _read(self, left: int):
-        # From when it was due, so that intervals don't drift, unless a whole one was missed.
-        late = -left
-        now = time.ticks_ms()
-        self._last = now if late >= self.interval else time.ticks_add(now, -late)
-        try:
-            reading = json.dumps(self.sensor.read()).encode()
-        except Exception as error:  # a sensor must not stop the rest
-            print("sensor:", repr(error))
-            return
-        if self._reading:
-            self._drop()
-        self._reading = reading
+    # What the parts call
+
+    def reading(self, name: str, values: dict):
+        """Publish the values of a sensor, with the time once the clock is set."""
+        payload = json.dumps(values)
+        if gmtime()[0] > 2024:
+            payload = '%s, "time": %d}' % (payload[:-1], int(time()) + _EPOCH)
+        if self.spool:
+            try:
+                return self.spool.publish(self.base + name, payload)
+            except OutboxFull as e:
+                print("spool:", repr(e))
+        self.put(name, payload)
+
+    def error(self, name: str, text):
+        """Publish what is wrong with a sensor; None: nothing any more."""
+        if text:
+            print(name, text)
+        self.put(name + "/error", text or "", True)
+
+    def put(self, topic: str, payload, retain=False):
+        """Publish below the device's topic, at QoS 1; at once, or as soon as there is room.
+
+        Until then a newer message takes the place of an older one of the same topic; answers
+        wait in a queue.
+        """
+        item = (self.base + topic, payload, retain)
+        out = self.out
+        n = _ANSWERS if topic == "response" else 1
+        for old in out:
+            if old[0] == item[0]:
+                n -= 1
+        if n <= 0:
+            for old in out:
+                if old[0] == item[0]:
+                    out.remove(old)
+                    break
+            if not retain and topic != "diagnostics":
+                self._drop("outbox full")
+        out.append(item)
+
+    def diagnose(self):
+        """Publish the diagnostics now. Collects garbage, and tries the heap for its blocks."""
+        client = self.client
+        stats = client.stats
+        spool = self.spool
+        gc.collect()
+        free = gc.mem_free()
+        block = getattr(self.board, "heap_block", largest)()
+        gc.collect()
+        found = {
+            "rssi": self.station and self.station.rssi(),
+            "heap_free": free,
+            "heap_block": block,
+            "uptime": self.uptime,
+            "reset_cause": self.board.reset_cause(),
+            "version": VERSION,
+            "reconnects": max(self._connects - 1, 0),
+            "retries": stats["retried"],
+            "drops": self.dropped + (spool.dropped if spool else 0),
+            "spool": len(spool) if spool else 0,
+            "loop_ms": self._longest,
+        }
+        self._longest = 0
+        self.put("diagnostics", json.dumps(found))
+        self._due = ticks_add(ticks_ms(), self.settings["diagnostics"] * 1000)
+
+    def announce(self):
+        """Have the discovery messages sent, again."""
+        if self.settings["discovery"]:
+            from discovery import messages
+
+            self._discovery = messages(self)
+
+    def reboot(self):
+        """Restart as soon as what is accepted is acknowledged, or after a few seconds."""
+        self._reboot = ticks_add(ticks_ms(), _REBOOT)
+
+    # Steps of step()
+
+    def _poll(self, now) -> int:
+        # ms until something is to be done
+        left = self._cap
+        stuck = False
+        for part in self.parts:
+            n = part.poll(now)
+            if n is None:
+                stuck = True
+            else:
+                left = min(left, n)
+        for part in self.sensors:
+            left = min(left, part.poll(now))
+        if self._dog and not stuck:
+            self._dog.feed()
+
+        n = ticks_diff(now, self._mark) // 1000
+        self.uptime += n
+        self._mark = ticks_add(self._mark, n * 1000)
+        if self._tell:
+            n = ticks_diff(self._settled, now)
+            if n <= 0 or self._acked or not self.sensors:
+                self._tell = False
+                self._info()
+            else:
+                left = min(left, n)
+        if self.settings["diagnostics"] and self.client.up and not self._tell:
+            n = ticks_diff(self._due, now)
+            if n <= 0:
+                self.diagnose()
+            else:
+                left = min(left, n)
+        if self._discovery:
+            try:
+                left = min(left, next(self._discovery))
+            except StopIteration:
+                self._discovery = None
+                sys.modules.pop("discovery", None)  # its memory is free for others
+        if self._reboot is not None:
+            n = ticks_diff(self._reboot, now)
+            if n <= 0 or not (self.out or self.client.pending):
+                self.close()
+                self.board.reset()
+            left = min(left, n)
+        return left
 
     def _send(self) -> bool:
-        """Move what waits into the outbox, as far as there is room. True if anything moved."""
-        publish = self.client.publish
+        # move what waits into the outbox, as far as there is room; whether anything moved
+        out = self.out
         moved = False
-        try:
-            if self._online:
-                self._online_id = publish(self._status, b"online", True, 1)
-                self._online = False
+        while out:
+            item = out[0]
+            try:
+                n = self.client.publish(item[0], item[1], item[2], 1)
+            except OutboxFull:  # the next acknowledgement makes room and ends `wait`
+                break
+            except ValueError as e:  # larger than the outbox
+                self._drop("%s: %r" % (item[0], e))
+            else:
                 moved = True
-            while self._answers:
-                publish(self._response, self._answers[0], False, 1)
-                self._answers.pop(0)
-                moved = True
-            if self._reading:
-                publish(self._env, self._reading, False, 1)
-                self._reading = b""
-                moved = True
-        except OutboxFull:
-            pass  # the next acknowledgement makes room and ends `wait`
+                if item is self._online:
+                    self._online_id = n
+            out.pop(0)
         return moved
+
+    def _info(self):
+        info = {
+            "version": VERSION,
+            "board": self.board.NAME,
+            "identity": self.board.identity(),
+            "micropython": ".".join([str(n) for n in sys.implementation[1][:3]]),
+            "reset_cause": self.board.reset_cause(),
+            "ip": self.station and self.station.ip(),
+        }
+        self.put("info", json.dumps(info), True)
+        if self._announce:
+            self._announce = False
+            self.announce()
+
+    def _drop(self, why):
+        self.dropped += 1
+        print("%s: %d dropped so far" % (why, self.dropped))
+
+    # What the client calls
 
     def _on_connect(self, session_present: bool):
         print("connected")
         # One that still is in the outbox goes out again by itself: don't fill it with them.
-        self._online = not self._online_id
+        if not self._online_id:
+            self.out.insert(0, self._online)
+        now = ticks_ms()
+        self._settled = ticks_add(now, _SETTLE)
+        # a broker that knows the session has kept what is retained as well
+        if not session_present or not self._connects and self.board.reset_cause() != "deepsleep":
+            self._announce = True
+        self._tell = True
+        self._connects += 1
+
+    def _on_disconnect(self, error):
+        print("disconnected", *(error.args if error else ()))
+        if self._online in self.out:  # said anew by the next connect
+            self.out.remove(self._online)
 
     def _on_ack(self, packet_id: int):
         if packet_id == self._online_id:
             self._online_id = 0
+        else:
+            self._acked = True
 
-    def _on_disconnect(self, error):
-        print("disconnected", *(error.args if error else ()))
-        self._online = False  # said anew by the next connect
-
-    def _on_skip(self, topic, size: int):
-        answer = self._new_answer(topic)
-        self._refuse(answer, "TooLong", _TOO_LONG)
-        self._answer(answer)
-
-    def _on_command(self, topic, payload, retain: bool):
-        answer = self._new_answer(topic)
-        name = answer["command"]
-        try:
-            if retain:
-                raise CommandError("Retained", "publish it without retain")
-            if name not in self._commands:
-                known = ", ".join(sorted(self._commands))
-                raise CommandError("UnknownCommand", "the commands are " + known)
-            if len(payload) > _PAYLOAD:
-                raise CommandError("TooLong", _TOO_LONG)
-            self._commands[name](bytes(payload), answer)
-            answer["ok"] = True
-        except CommandError as error:
-            self._refuse(answer, *error.args)
-        except Exception as error:  # nothing that arrives stops the loop
-            self._refuse(answer, type(error).__name__, "nobody foresaw this: please report it")
-        self._answer(answer)
-
-    def _new_answer(self, topic) -> dict:
-        return {"command": bytes(topic).decode().split("/")[-1][:32], "ok": False}
-
-    def _refuse(self, answer: dict, error: str, expected: str):
-        answer["error"] = error
-        answer["expected"] = expected
-
-    def _answer(self, answer: dict):
-        print("command", answer["command"], answer.get("error", "ok"))
-        if len(self._answers) == _ANSWERS:
-            self._answers.pop(0)
-            self._drop()
-        self._answers.append(json.dumps(answer).encode())
-
-    def _drop(self):
-        self.dropped += 1
-        print(f"outbox full: {self.dropped} dropped so far, the newest waits")
-
-    def _set_interval(self, payload: bytes, answer: dict):
-        try:
-            value = json.loads(payload)
-            if isinstance(value, dict):
-                value = value["interval"]
-            seconds = config.interval(value)
-        except (ValueError, KeyError, TypeError):
-            raise CommandError("BadInterval", config.INTERVAL + ' or {"interval": number}')
-        self.interval = int(seconds * 1000)
-        answer["interval"] = seconds
+    def _on_birth(self, topic, payload, retain: bool):
+        if payload == b"online" and not retain:  # else it was so before we came
+            self.announce()

@@ -1,18 +1,69 @@
-"""The entry on every board: check the configuration, run the application until interrupted."""
+"""The entry on every board: check the configuration, put the parts together, run until Ctrl-C."""
+
+import sys
 
 import board
-import config
 from app import App
+
+if not hasattr(board, "identity"):
+    import standin  # for what is not there yet
+
+    standin.complete(board)
+
+
+def build(settings: dict) -> App:
+    """The application with all parts that are configured, and only those imported."""
+    folder = board.CONFIG[: board.CONFIG.rfind("/") + 1]
+    more = {}
+    tls = settings["tls"]
+    if tls:
+        from umqtt_lite.tls import context
+
+        pem = {"verify": False}  # without `ca` there is nothing to verify with
+        if tls is not True:
+            pem["verify"] = tls["verify"]
+            for key in ("ca", "cert", "key"):
+                if tls[key]:
+                    with open(folder + tls[key], "rb") as file:
+                        pem[key] = file.read()
+        more["ssl"] = context(pem.pop("ca", None), **pem)
+    app = App(settings, board, **more)
+    if settings["networks"]:
+        from link import Link
+
+        def on_change(up):
+            app.client.link = up
+
+        on_change(False)
+        link = Link(board, settings, on_change)
+        app.station = link.wifi
+        app.parts.append(link)
+    if settings["spool"]:
+        from umqtt_lite.spool import Spool
+
+        app.spool = Spool(app.client, folder + "spool", settings["spool"], 1024)
+    if settings["sensors"]:
+        from reading import Reading
+
+        for options in settings["sensors"]:
+            app.sensors.append(Reading(board, options, app.reading, app.error))
+    return app
 
 
 def main() -> int:
     """Run until Ctrl-C. Returns the exit code: 0, or 2 for a mistake in the configuration."""
+    import config
+
     try:
         settings = config.load(board.CONFIG, board.getenv)
+        if "sensors" not in settings:
+            standin.fill(settings)
     except config.ConfigError as error:
         print("ConfigError:", error)
         return 2
-    app = App(settings, board.Environment())
+    del config  # its memory is free for others
+    sys.modules.pop("config", None)
+    app = build(settings)
     try:
         app.run()
     except KeyboardInterrupt:

@@ -23,10 +23,13 @@ from firmware import config
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = ROOT / "boards" / "unix"
+# of what the discovery messages have not told yet, in the order in which values are shown
 UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
+OTHERS = ("status", "info", "diagnostics", "response", "crash")  # topics that are no sensors
 HEAP = "128k"
 FOREVER = 10**9  # seconds
 PATIENCE = 5  # seconds for anything on this machine to start, answer or end
+WIDTH = 12  # of the column of topics
 COLOUR = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
@@ -93,7 +96,7 @@ def subscribe(settings: dict, events: queue.SimpleQueue) -> mqtt.Client:
         if reason.is_failure:
             done.put(f"refuses the subscriber: {reason}")
         else:
-            client.subscribe(f"{topics(settings)}/#", 1)
+            client.subscribe([(f"{topics(settings)}/#", 1), (discovery(settings), 1)])
 
     def on_subscribe(_client, _userdata, _mid, reasons, _properties):
         done.put(f"refuses the subscription: {reasons[0]}" if reasons[0].is_failure else None)
@@ -157,13 +160,31 @@ def topics(settings: dict) -> str:
     return f"{settings['prefix']}/{settings['device']}"
 
 
-def values(payload: str) -> str:
-    """A reading with its units; anything else as it came."""
-    try:
-        reading = json.loads(payload)
-        return "  ".join(f"{reading[name]:8.2f} {unit}" for name, unit in UNITS.items())
-    except (ValueError, TypeError, KeyError):
-        return payload
+def discovery(settings: dict) -> str:
+    """The filter of the device's own discovery topics."""
+    root = settings.get("discovery") or "homeassistant"
+    return f"{root}/+/{topics(settings).replace('/', '-')}/+/config"
+
+
+def number(value, unit: str) -> str:
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{text:>7} {unit}".rstrip()
+
+
+def diagnostics(found: dict) -> str:
+    """The diagnostics in one line; counters that are 0 are left out."""
+    shown = [] if found["rssi"] is None else [f"{found['rssi']} dBm"]
+    shown += [
+        f"up {found['uptime']} s",
+        f"heap {found['heap_free'] / 1024:.1f} KiB, {found['heap_block'] / 1024:.1f} in one",
+        f"loop {found['loop_ms']} ms",
+    ]
+    shown += [
+        f"{found[name]} {name}"
+        for name in ("reconnects", "retries", "drops", "spool")
+        if found[name]
+    ]
+    return "  ".join(shown)
 
 
 class Run:
@@ -172,16 +193,17 @@ class Run:
     def __init__(self, settings: dict, events: queue.SimpleQueue):
         self.events = events
         self.base = topics(settings)
-        self.width = len(self.base) + len("/response")
+        self.units: dict[tuple[str, str], str] = {}  # (sensor, value): as discovery told
         self.readings = 0
         self.status = ""  # what the firmware says of itself in this run
+        self.told = False  # diagnostics have come
         self.code: int | None = None  # the firmware's exit code
         self.signal = 0
 
     def show(self, topic: str, text: str, colour: str, note: str = "") -> None:
         now = time.time()
         clock = f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now % 1 * 1000):03}"
-        line = f"{paint(clock, 'dim')}  {topic:{self.width}}  {paint(text, colour)}"
+        line = f"{paint(clock, 'dim')}  {topic:{WIDTH}}  {paint(text, colour)}"
         say(line + paint(note, "yellow"))
 
     def on_message(self, message: mqtt.MQTTMessage) -> None:
@@ -191,15 +213,56 @@ class Run:
             char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text
         )
         colour = "cyan"
-        if kind == "env":
-            self.readings += not message.retain
-            text = values(text)
-            colour = "green"
-        elif kind == "status":
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        try:
+            if kind == message.topic:
+                kind, text = "discovery", self.entity(message.topic, found)
+            elif kind == "diagnostics":
+                text = diagnostics(found)
+                self.told = True
+            elif kind == "info":
+                text = "{version} on {board}, MicroPython {micropython}, reset: {reset_cause}".format(
+                    **found
+                )
+            elif "/" not in kind and kind not in OTHERS:
+                self.readings += not message.retain
+                text = self.reading(kind, found)
+                colour = "green"
+        except (ValueError, TypeError, KeyError, AttributeError):
+            pass  # then it is shown as it came
+        if kind == "status":
             if not message.retain:
                 self.status = text
             colour = "green" if text == "online" else "red"
-        self.show(message.topic, text, colour, "  (retained)" if message.retain else "")
+        elif kind.endswith("/error"):
+            if not text:
+                return
+            colour = "red"
+        self.show(kind, text, colour, "  (retained)" if message.retain else "")
+
+    def reading(self, sensor: str, found: dict) -> str:
+        """A reading with its units."""
+        known = list(UNITS)
+        names = sorted(found, key=lambda name: known.index(name) if name in known else len(known))
+        return "  ".join(
+            number(found[name], self.units.get((sensor, name), UNITS.get(name, name)))
+            for name in names
+            if name != "time"
+        )
+
+    def entity(self, topic: str, found: dict | None) -> str:
+        """A discovery message in short; remembers its unit."""
+        _, component, _, name, _ = topic.rsplit("/", 4)
+        if found is None:
+            return f"{component:13} {name}  removed"
+        unit = found.get("unit_of_meas", "")
+        sensor = found["stat_t"].removeprefix("~/")
+        if unit:
+            self.units[sensor, name.removeprefix(sensor + "_")] = unit
+        return f"{component:13} {name:21} {unit:4} {found.get('dev_cla', '')}".rstrip()
 
     def step(self, timeout: float) -> None:
         """Take one event, or let `timeout` seconds pass."""
@@ -244,6 +307,7 @@ def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     on_exit.callback(subscriber.disconnect)
 
     say(f"broker   {host}:{port}" + ("" if args.broker else "  (iotcore, for this run)"))
+    say(f"topics   {base}/... and {discovery(settings)}")
     say(f"command  {command(host, port, f'{base}/cmd/interval', '1')}")
     say("end      Ctrl-C" + (f", or after {args.seconds:g} s" if args.seconds else "") + "\n")
 
@@ -251,7 +315,12 @@ def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     started = time.monotonic()
     firmware = start_firmware(micropython, settings, events)
     on_exit.callback(end_process, firmware)
-    show.until(lambda: show.signal or show.code is not None, args.seconds or FOREVER)
+    deadline = started + (args.seconds or FOREVER)
+    ended = lambda: show.signal or show.code is not None  # noqa: E731
+    show.until(lambda: ended() or show.told, deadline - time.monotonic())
+    if show.told and not ended():  # then it takes commands
+        subscriber.publish(f"{base}/cmd/read", json.dumps({"id": "make run"}), 1)
+    show.until(ended, deadline - time.monotonic())
     lasted = time.monotonic() - started
     crashed = show.code is not None
     interrupted, show.signal = show.signal, 0
@@ -259,8 +328,7 @@ def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     if not crashed:
         firmware.send_signal(signal.SIGINT)
         # A second Ctrl-C does not wait.
-        ended = show.until(lambda: show.signal or show.code is not None, PATIENCE)
-        if not ended:
+        if not show.until(ended, PATIENCE):
             say(paint(f"the firmware did not end within {PATIENCE} s of Ctrl-C: killed", "red"))
     end_process(firmware)
     if show.status == "online":  # the last word, or after a crash the will, is on its way

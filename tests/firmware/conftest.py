@@ -17,11 +17,15 @@ ENV = {key: value for key, value in os.environ.items() if not key.startswith("UM
 }
 
 
+def text(value):
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
 class Firmware:
     """Takes configuration keys as overrides; keeps the lines that the firmware prints."""
 
     def __init__(self, **overrides):
-        env = ENV | {f"UMQTT_{key.upper()}": str(value) for key, value in overrides.items()}
+        env = ENV | {f"UMQTT_{key.upper()}": text(value) for key, value in overrides.items()}
         self.log = Log()
         self.process = subprocess.Popen(
             command("micropython", ROOT / "firmware/main.py", heap="128k"),
@@ -102,6 +106,12 @@ class Watch:
         """Wait for `count` messages more than there are."""
         return self.wait(kind, len(self.all(kind)) + count)
 
+    def late(self, topic_filter, peer):
+        """What is retained for someone who comes now, by topic."""
+        peer.subscribe(topic_filter)
+        self.command("1", "read")  # what is retained comes before this answer
+        return {topic: payload for topic, payload, _, retain in peer.messages if retain}
+
     def command(self, payload, name="interval", retain=False):
         """Send a command, and return its answer."""
         before = len(self.all("response"))
@@ -116,7 +126,7 @@ def base(request):
 
 
 class Scripted:
-    """A broker for one connection, which only does as it is told."""
+    """A broker for one connection at a time, which only does as it is told."""
 
     def __init__(self):
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -132,12 +142,18 @@ class Scripted:
         return self.read()
 
     def read(self):
-        """The next packet, of less than 128 bytes, as (first byte, body); (0, b"") at the end."""
-        head = self.file.read(2)
-        if not head:
+        """The next packet as (first byte, body); (0, b"") at the end."""
+        first = self.file.read(1)
+        if not first:
             return 0, b""
-        assert head[1] < 128
-        return head[0], self.file.read(head[1])
+        size = shift = 0
+        more = True
+        while more:
+            byte = self.file.read(1)[0]
+            size |= (byte & 127) << shift
+            shift += 7
+            more = byte > 127
+        return first[0], self.file.read(size)
 
     def send(self, packet):
         self.sock.sendall(packet)
@@ -166,11 +182,15 @@ def watch(peer, base):
 def desk(start, watch, broker, base):
     """Starts the firmware on the shared broker; returns it and what a subscriber receives."""
 
-    def desk(interval=0.1, on=broker):
+    def desk(interval=0.1, on=broker, **settings):
         seen = watch(on.port)
         prefix, device = base.split("/")
         firmware = start(
-            broker=f"127.0.0.1:{on.port}", prefix=prefix, device=device, interval=interval
+            broker=f"127.0.0.1:{on.port}",
+            prefix=prefix,
+            device=device,
+            interval=interval,
+            standin=settings,
         )
         seen.wait("status")
         return firmware, seen

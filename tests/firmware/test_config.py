@@ -472,7 +472,7 @@ def test_what_is_configured_reaches_connect(start, tmp_path, scripted):
     first, body = scripted.accept()
     fields = [b"a-b-d", b"a/b/d/status", b"offline", b"me", b"hunter2"]
     assert first == 0x10
-    # user name, password, will: retained, QoS 1; clean session
-    assert body == b"\x00\x04MQTT\x04\xee\x12\x34" + b"".join(
+    # user name, password, will: retained, QoS 1; the session is kept
+    assert body == b"\x00\x04MQTT\x04\xec\x12\x34" + b"".join(
         len(field).to_bytes(2, "big") + field for field in fields
     )

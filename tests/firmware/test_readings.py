@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pytest
 
@@ -9,12 +10,19 @@ import pytest
 def test_readings_are_json(desk):
     _, watch = desk()
     for count in range(1, 6):
-        _, payload, _, retain = watch.wait("env", count)
+        _, payload, _, retain = watch.wait("air", count)
         assert not retain
         reading = json.loads(payload)
         assert 17 <= reading["temperature"] <= 26
         assert 30 <= reading["humidity"] <= 60
         assert 990 <= reading["pressure"] <= 1040
+        assert abs(reading["time"] - time.time()) < 60  # s since 1970, as the desk's clock is set
+
+
+def test_each_sensor_has_its_topic(desk):
+    _, watch = desk()
+    assert set(json.loads(watch.wait("chip")[1])) == {"temperature", "time"}
+    assert json.loads(watch.wait("door")[1])["state"] in (0, 1)
 
 
 # To a subscriber at QoS 2 Mosquitto sends a message as it was published; iotcore at QoS 2.
@@ -22,17 +30,21 @@ def test_readings_are_json(desk):
 def test_all_is_published_at_qos_1(desk):
     firmware, watch = desk()
     watch.command("0.1")
-    watch.wait("env")
+    watch.wait("diagnostics")
     firmware.interrupt()
     watch.wait("status", 2)
-    kinds = {(topic.split("/")[-1], qos) for topic, _, qos, _ in watch.peer.messages}
-    assert kinds == {("interval", 1), ("response", 1), ("env", 1), ("status", 1)}
+    assert {qos for _, _, qos, _ in watch.peer.messages} == {1}
+    kinds = {topic.removeprefix(watch.base + "/") for topic, *_ in watch.peer.messages}
+    sensors = {"air", "chip", "door"}
+    errors = {name + "/error" for name in sensors}
+    rest = {"cmd/interval", "response", "status", "info", "diagnostics"}
+    assert kinds == sensors | errors | rest
 
 
 def test_readings_drift(desk):
     _, watch = desk()
-    watch.wait("env", 6)
-    readings = [json.loads(payload) for _, payload, _, _ in watch.all("env")]
+    watch.wait("air", 6)
+    readings = [json.loads(payload) for _, payload, _, _ in watch.all("air")]
     assert len({reading["temperature"] for reading in readings}) > 1
     for before, after in zip(readings, readings[1:], strict=False):
         assert abs(before["temperature"] - after["temperature"]) < 0.5
@@ -41,6 +53,66 @@ def test_readings_drift(desk):
 def test_a_late_subscriber_gets_online(desk, watch, broker):
     desk()
     assert watch(broker.port).wait("status")[1::2] == (b"online", True)
+
+
+def test_a_late_subscriber_gets_the_information(desk, watch, broker):
+    _, seen = desk()
+    seen.wait("info")
+    _, payload, _, retain = watch(broker.port).wait("info")
+    assert retain
+    info = json.loads(payload)
+    assert info.keys() == {
+        "version", "board", "identity", "micropython", "reset_cause", "ip"
+    }  # fmt: skip
+    assert info["board"] == "unix"
+    assert info["reset_cause"] == "power"
+    assert info["ip"] is None  # nobody's Wi-Fi
+    assert [part.isdigit() for part in info["micropython"].split(".")] == [True] * 3
+
+
+def test_diagnostics(desk):
+    _, watch = desk(diagnostics=1)
+    for count in (1, 2, 3):
+        _, payload, _, retain = watch.wait("diagnostics", count)
+        assert not retain
+        found = json.loads(payload)
+        assert found.keys() == {
+            "rssi", "heap_free", "heap_block", "uptime", "reset_cause", "version", "reconnects",
+            "retries", "drops", "spool", "loop_ms",
+        }  # fmt: skip
+        assert 0 < found["heap_block"] <= found["heap_free"] < 128 * 1024
+        assert found["uptime"] in (count - 1, count, count + 1, count + 2)
+        assert (found["reconnects"], found["drops"], found["spool"]) == (0, 0, 0)
+
+
+def published(scripted, count):
+    """The topics of the next packets that are PUBLISH, and their identifiers."""
+    topics = []
+    while len(topics) < count:
+        first, body = scripted.read()
+        assert first, topics
+        if first >> 4 == 3:
+            size = int.from_bytes(body[:2], "big")
+            topics.append((body[2 : 2 + size].decode(), body[2 + size : 4 + size]))
+    return topics
+
+
+def test_the_first_reading_does_not_wait(start, scripted):
+    """It is read before the connection stands; what else there is to tell comes after its PUBACK.
+
+    So a reading is acknowledged two round trips after the broker is reached, CONNECT's included.
+    """
+    start(broker=scripted.address, interval=3600)
+    scripted.accept()
+    scripted.send(b"\x20\x02\x00\x00")
+    topics = published(scripted, 7)
+    names = {topic.removeprefix("home/desk/") for topic, _ in topics}
+    assert names == {
+        "air", "air/error", "chip", "chip/error", "door", "door/error", "status"
+    }  # fmt: skip
+    for _, id in topics:
+        scripted.send(b"\x40\x02" + id)
+    assert published(scripted, 2)[0][0] == "home/desk/info"
 
 
 def test_offline_after_ctrl_c(desk, watch, broker):
@@ -71,7 +143,7 @@ def test_offline_precedes_disconnect(start, scripted):
 
 def test_offline_while_it_sleeps_long(desk):
     firmware, watch = desk(interval=3600)
-    watch.wait("env")
+    watch.wait("air")
     assert firmware.interrupt() == 0, firmware.output
     assert watch.wait("status", 2)[1] == b"offline"
 
@@ -99,10 +171,11 @@ def test_a_broker_that_is_away(start, watch, own_broker, base):
     firmware = start(
         broker=f"127.0.0.1:{own_broker.port}", prefix=prefix, device=device, interval=0.1
     )
-    firmware.wait("3 dropped so far")
+    firmware.wait("9 dropped so far")
     own_broker.start()
     seen = watch(own_broker.port)
-    seen.wait("env", 15)  # more than the outbox holds: it goes on
+    for name in ("air", "chip", "door"):
+        seen.wait(name, 15)  # more than the outbox holds: it goes on
     assert b"online" in [payload for _, payload, _, _ in seen.all("status")]
     assert firmware.interrupt() == 0, firmware.output
 
@@ -114,6 +187,6 @@ def test_online_again_after_a_broker_restart(desk, own_broker, watch):
     own_broker.start()
     seen = watch(own_broker.port)
     assert seen.wait("status")[1] == b"online"
-    seen.wait("env", 3)
+    seen.wait("air", 3)
     assert seen.command("0.2")["ok"]
     assert firmware.interrupt() == 0, firmware.output
