@@ -36,8 +36,10 @@ class Reading:
         self._due = None
 
     def set(self, options):
+        if self._due is not None:
+            less = self.options["interval"] - options["interval"]
+            self._due = ticks_add(self._due, -int(less * 1000))
         self.options.update(options)
-        self._due = None
 
     def poll(self, now):
         if self._due is None:
