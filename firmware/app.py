@@ -119,7 +119,7 @@ class App:
         client.poll()
         left = self._poll(now)
         moved = self._send()
-        if self.spool and not (self.out and client.up):  # which come first
+        if self.spool is not None and not (self.out and client.up):  # which come first
             self.spool.poll()
         self._longest = max(self._longest, ticks_diff(ticks_ms(), now))
         client.wait(0 if moved else max(left, 0))
@@ -136,7 +136,7 @@ class App:
                 client.poll()
                 client.wait(100)
         client.disconnect()
-        if self.spool:
+        if self.spool is not None:
             try:
                 self.spool.sync()
             except OSError as e:
@@ -149,7 +149,7 @@ class App:
         payload = json.dumps(values)
         if gmtime()[0] > 2024:
             payload = '%s, "time": %d}' % (payload[:-1], int(time()) + _EPOCH)
-        if self.spool:
+        if self.spool is not None:
             try:
                 return self.spool.publish(self.base + name, payload)
             except OutboxFull as e:
@@ -201,8 +201,8 @@ class App:
             "version": VERSION,
             "reconnects": max(self._connects - 1, 0),
             "retries": stats["retried"],
-            "drops": self.dropped + (spool.dropped if spool else 0),
-            "spool": len(spool) if spool else 0,
+            "drops": self.dropped + (0 if spool is None else spool.dropped),
+            "spool": 0 if spool is None else len(spool),
             "loop_ms": self._longest,
         }
         self._longest = 0

@@ -12,8 +12,9 @@ waits where all waits that is to be published. Keys are Home Assistant's abbrevi
 import json
 from time import ticks_add, ticks_diff, ticks_ms
 
-from app import VERSION
 from micropython import const
+
+from app import VERSION
 
 _QUIET = const(2000)  # ms in which the broker sends what is retained
 
@@ -67,10 +68,10 @@ def messages(app):
         yield ticks_diff(end, ticks_ms())
     app.client.unsubscribe(pattern)
     for topic in stale:
-        print("discovery: removed", topic)
         while app.out:
             yield 1000
         app.out.append((root + topic, b"", True))
+    print("discovery: %d sent, %d removed" % (len(own), len(stale)))
 
 
 def entities(app):

@@ -70,7 +70,7 @@ def complete(board):
 
     def reset():
         print("reset")
-        sys.exit(0)
+        sys.exit(3)
 
     board.reset = reset
     temperature = ("°C", "temperature")
@@ -97,7 +97,13 @@ def fill(settings):
         {"type": "digital", "name": "door"},
     ]
     settings.update(
-        tls=False, networks=(), spool=0, watchdog=8, sleep=False, diagnostics=300, discovery="homeassistant"
+        tls=False,
+        networks=(),
+        spool=0,
+        watchdog=8,
+        sleep=False,
+        diagnostics=300,
+        discovery="homeassistant",
     )
     settings.update(json.loads(os.getenv("UMQTT_STANDIN") or "{}"))
     for options in settings["sensors"]:

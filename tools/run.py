@@ -28,6 +28,7 @@ UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
 OTHERS = ("status", "info", "diagnostics", "response", "crash")  # topics that are no sensors
 HEAP = "128k"
 FOREVER = 10**9  # seconds
+RESET = 3  # exit code of a firmware that is to be started again
 PATIENCE = 5  # seconds for anything on this machine to start, answer or end
 WIDTH = 12  # of the column of topics
 COLOUR = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
@@ -224,8 +225,10 @@ class Run:
                 text = diagnostics(found)
                 self.told = True
             elif kind == "info":
-                text = "{version} on {board}, MicroPython {micropython}, reset: {reset_cause}".format(
-                    **found
+                text = (
+                    "{version} on {board}, MicroPython {micropython}, reset: {reset_cause}".format(
+                        **found
+                    )
                 )
             elif "/" not in kind and kind not in OTHERS:
                 self.readings += not message.retain
@@ -257,12 +260,12 @@ class Run:
         """A discovery message in short; remembers its unit."""
         _, component, _, name, _ = topic.rsplit("/", 4)
         if found is None:
-            return f"{component:13} {name}  removed"
-        unit = found.get("unit_of_meas", "")
+            return f"{name:22} removed"
+        unit = "on/off" if component == "binary_sensor" else found.get("unit_of_meas", "")
         sensor = found["stat_t"].removeprefix("~/")
-        if unit:
+        if component == "sensor" and unit:
             self.units[sensor, name.removeprefix(sensor + "_")] = unit
-        return f"{component:13} {name:21} {unit:4} {found.get('dev_cla', '')}".rstrip()
+        return f"{name:22} {unit:6} {found.get('dev_cla', '')}".rstrip()
 
     def step(self, timeout: float) -> None:
         """Take one event, or let `timeout` seconds pass."""
@@ -299,6 +302,8 @@ def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     micropython = find_micropython(args.micropython)
     if not args.broker:
         settings["broker"] = start_broker(on_exit)
+    elif isinstance(settings["broker"], list):
+        settings["broker"] = settings["broker"][0]
     host, port = settings["broker"]
     base = topics(settings)
 
@@ -314,13 +319,18 @@ def run(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     show = Run(settings, events)
     started = time.monotonic()
     firmware = start_firmware(micropython, settings, events)
-    on_exit.callback(end_process, firmware)
+    on_exit.callback(lambda: end_process(firmware))
     deadline = started + (args.seconds or FOREVER)
-    ended = lambda: show.signal or show.code is not None  # noqa: E731
+
+    def ended():
+        return show.signal or show.code is not None
+
     show.until(lambda: ended() or show.told, deadline - time.monotonic())
     if show.told and not ended():  # then it takes commands
         subscriber.publish(f"{base}/cmd/read", json.dumps({"id": "make run"}), 1)
-    show.until(ended, deadline - time.monotonic())
+    while show.until(ended, deadline - time.monotonic()) and show.code == RESET:
+        show.code = None
+        firmware = start_firmware(micropython, settings, events)
     lasted = time.monotonic() - started
     crashed = show.code is not None
     interrupted, show.signal = show.signal, 0

@@ -8,6 +8,7 @@ import subprocess
 import threading
 
 import pytest
+from brokers import BROKERS
 from processes import PATIENCE, Log
 from runtimes import ROOT, command
 
@@ -86,6 +87,14 @@ def start():
         firmware.kill()
 
 
+@pytest.fixture(scope="session", params=["mosquitto"])
+def broker(request, tmp_path_factory):
+    """The broker that the tests share; those where brokers differ ask for both."""
+    broker = BROKERS[request.param](tmp_path_factory.mktemp(request.param))
+    yield broker.start()
+    broker.kill()
+
+
 class Watch:
     """What a device's subscriber has received, by kind of topic."""
 
@@ -106,17 +115,20 @@ class Watch:
         """Wait for `count` messages more than there are."""
         return self.wait(kind, len(self.all(kind)) + count)
 
-    def late(self, topic_filter, peer):
-        """What is retained for someone who comes now, by topic."""
-        peer.subscribe(topic_filter)
-        self.command("1", "read")  # what is retained comes before this answer
-        return {topic: payload for topic, payload, _, retain in peer.messages if retain}
-
     def command(self, payload, name="interval", retain=False):
         """Send a command, and return its answer."""
         before = len(self.all("response"))
         self.peer.publish(f"{self.base}/cmd/{name}", payload, 1, retain)
         return json.loads(self.wait("response", before + 1)[1])
+
+
+def retained(peer, topic_filter):
+    """What is retained for someone who comes now, by topic."""
+    peer.subscribe(topic_filter)
+    peer.subscribe("mark")
+    peer.publish("mark", "", 1)
+    peer.log.wait(lambda entries: any(topic == "mark" for topic, *_ in entries))
+    return {topic: payload for topic, payload, _, retain in peer.messages if retain}
 
 
 @pytest.fixture
@@ -170,6 +182,12 @@ def scripted():
     scripted = Scripted()
     yield scripted
     scripted.close()
+
+
+@pytest.fixture
+def late(peer):
+    """What is retained on a broker's port under a topic filter."""
+    return lambda port, topic_filter: retained(peer(port), topic_filter)
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ import json
 import time
 
 import pytest
+from brokers import BROKERS
+
+BOTH = pytest.mark.parametrize("broker", BROKERS, indirect=True)
 
 RANGE = "a number of seconds from 0.1 to 86400"
 
@@ -75,6 +78,7 @@ MALFORMED = [
 ]
 
 
+@BOTH
 def test_what_is_wrong_with_a_payload_is_named(desk):
     _, watch = desk()
     for error, payload in MALFORMED:
@@ -95,6 +99,7 @@ def test_the_identifier_is_repeated(desk):
         assert (refused["error"], refused["id"]) == ("UnknownCommand", id)
 
 
+@BOTH
 def test_long_commands_are_named(desk):
     _, watch = desk()
     for size in (257, 900, 1024, 3000):
@@ -178,6 +183,7 @@ def test_reboot_waits_for_what_is_not_acknowledged(start, scripted):
     assert firmware.output.endswith("reset")
 
 
+@BOTH
 def test_a_reboot_that_is_cleared_is_none(peer, broker, base, desk):
     """What clears a retained command arrives as an empty one that is not retained."""
     other = peer(broker.port)
@@ -200,6 +206,7 @@ def test_unknown_commands_are_named(desk):
     watch.more("air", 3)
 
 
+@BOTH
 def test_retained_commands_are_ignored(peer, broker, base, desk):
     other = peer(broker.port)
     other.publish(base + "/cmd/interval", "3600", 1, retain=True)

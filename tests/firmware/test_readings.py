@@ -1,12 +1,20 @@
 """Readings and availability, as a subscriber sees them."""
 
+import collections
 import json
 import signal
 import time
 
 import pytest
+from brokers import BROKERS, Mosquitto
+from processes import Device, Peer
+from proxy import Faults, Proxy
+from runtimes import ROOT
+
+BOTH = pytest.mark.parametrize("broker", BROKERS, indirect=True)
 
 
+@BOTH
 def test_readings_are_json(desk):
     _, watch = desk()
     for count in range(1, 6):
@@ -26,7 +34,6 @@ def test_each_sensor_has_its_topic(desk):
 
 
 # To a subscriber at QoS 2 Mosquitto sends a message as it was published; iotcore at QoS 2.
-@pytest.mark.parametrize("broker", ["mosquitto"], indirect=True)
 def test_all_is_published_at_qos_1(desk):
     firmware, watch = desk()
     watch.command("0.1")
@@ -50,11 +57,13 @@ def test_readings_drift(desk):
         assert abs(before["temperature"] - after["temperature"]) < 0.5
 
 
+@BOTH
 def test_a_late_subscriber_gets_online(desk, watch, broker):
     desk()
     assert watch(broker.port).wait("status")[1::2] == (b"online", True)
 
 
+@BOTH
 def test_a_late_subscriber_gets_the_information(desk, watch, broker):
     _, seen = desk()
     seen.wait("info")
@@ -148,6 +157,7 @@ def test_offline_while_it_sleeps_long(desk):
     assert watch.wait("status", 2)[1] == b"offline"
 
 
+@BOTH
 def test_offline_is_the_will(desk, watch, broker):
     firmware, seen = desk()
     firmware.process.send_signal(signal.SIGKILL)
@@ -190,3 +200,89 @@ def test_online_again_after_a_broker_restart(desk, own_broker, watch):
     seen.wait("air", 3)
     assert seen.command("0.2")["ok"]
     assert firmware.interrupt() == 0, firmware.output
+
+
+def packets(trace):
+    """The PUBLISH packets at QoS 1 that each connection carried, as (DUP, topic and payload)."""
+    streams = collections.defaultdict(bytes)
+    for connection, direction, data in trace:
+        if direction == "up":
+            streams[connection] += data
+    for connection in sorted(streams):
+        stream = streams[connection]
+        while len(stream) > 1:
+            size = shift = 0
+            for at in range(1, 5):  # noqa: B007
+                size |= (stream[at] & 127) << shift
+                shift += 7
+                if stream[at] < 128:
+                    break
+            if len(stream) <= at + size:
+                break  # it was cut
+            body = stream[at + 1 : at + 1 + size]
+            if stream[0] & 0xF6 == 0x32:
+                end = 2 + int.from_bytes(body[:2], "big")
+                yield bool(stream[0] & 8), body[2:end] + b" " + body[end + 2 :]
+            stream = stream[at + 1 + size :]
+
+
+class Calm(Mosquitto):
+    def more(self):
+        return "autosave_interval 3600\n"  # nobody kills it
+
+
+@pytest.fixture
+def calm(tmp_path):
+    broker = Calm(tmp_path)
+    yield broker.start()
+    broker.kill()
+
+
+def test_a_day(calm, tmp_path):
+    """24 hours in seconds, with outages, cuts, and acknowledgements that are lost: every reading
+    arrives, none goes out a second time without DUP, and the heap stays as it is."""
+    hours = 24
+    peer = Peer(calm.port, "later", clean_session=False)
+    peer.subscribe(f"day/{tmp_path.name}/#", 1)
+    peer.stop()
+    faults = [
+        Faults(cut={"up": 1000 * n} if n % 2 else {"down": 100 * n}, drop=0.05 * (n == 8))
+        for n in range(1, 13)
+    ]
+    proxy = Proxy(calm.port, faults)
+    day = ROOT / "tests/firmware/device/day.py"
+    device = Device("micropython", day, proxy.port, hours, tmp_path, heap="256k")
+    try:
+        device.log.wait(lambda entries: None in entries, 120)
+        assert device.finish() == 0, device.log.entries
+    finally:
+        device.stop()
+        proxy.stop()
+    count, uptime, dropped = device.events("end")[0]
+    assert count in (60 * hours, 60 * hours + 1)
+    assert dropped == 0
+    assert hours * 3600 <= uptime < hours * 3600 + 600
+    assert proxy.calm
+
+    peer = Peer(calm.port, "later", clean_session=False)
+    peer.log.wait(lambda entries: len([m for m in entries if b'"n"' in m[1]]) >= 3 * count)
+    peer.stop()
+    for name in "abc":
+        topic = f"day/{tmp_path.name}/{name}"
+        found = [json.loads(m[1])["n"] for m in peer.messages if m[0] == topic]
+        assert list(dict.fromkeys(found)) == list(range(count)), "lost, or out of order"
+    seen = collections.Counter()
+    again = 0
+    for dup, message in packets(proxy.trace):
+        if b'"n"' in message:
+            assert dup or not seen[message], message
+            seen[message] += 1
+            again += dup
+    assert len(seen) == 3 * count
+    assert again, "no fault struck"
+
+    heap = [used for _, used in device.events("hour")]
+    assert len(heap) == hours
+    assert max(heap[1:]) - min(heap[1:]) < 1024, heap
+    assert device.events("forgotten") == device.events("fed") == [[True]]
+    assert device.events("blinks") == [[20]]

@@ -48,15 +48,37 @@ def test_ends_by_itself_with_readings():
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     assert lines[0].startswith("broker   127.0.0.1:")
-    assert "home/desk/cmd/interval" in lines[1]
-    shown = [line.split() for line in lines if "home/desk/" in line][1:]
-    readings = [words for words in shown if words[1] == "home/desk/env"]
-    assert 3 <= len(readings) <= 5
+    assert "home/desk/cmd/interval" in lines[2]
+    shown = [line.split() for line in lines if line[2:3] == ":" == line[5:6]]
+    readings = [words for words in shown if words[1] == "air"]
+    assert 3 <= len(readings) <= 6  # one more by the command
     for words in readings:
         assert words[3::2] == ["°C", "%", "hPa"]
-    statuses = [words[2] for words in shown if words[1] == "home/desk/status"]
+    statuses = [words[2] for words in shown if words[1] == "status"]
     assert statuses == ["online", "offline"]
-    assert lines[-1].startswith(f"{len(readings)} readings in 2.")
+    count = len([words for words in shown if words[1] in ("air", "chip", "door")])
+    assert lines[-1].startswith(f"{count} readings in 2.")
+
+
+def test_the_whole_firmware_in_a_few_seconds():
+    """Several sensors, discovery, diagnostics, a command and its answer: each in its line."""
+    result = run("--seconds", "3", UMQTT_INTERVAL="0.5")
+    lines = result.stdout.splitlines()
+    found = {}
+    for line in lines:
+        words = line.split(maxsplit=2)
+        if line[2:3] == ":" == line[5:6]:
+            found.setdefault(words[1], []).append(words[2])
+            assert line[12:14] == "  " and line[14] != " "
+            assert line[26:28] == "  "  # columns, whatever the topic
+            assert len(line) <= 80, line
+    assert found.keys() >= {"air", "chip", "door", "info", "status", "response"}
+    assert len(found["discovery"]) == 8
+    assert any("air_pressure" in line and "hPa" in line for line in found["discovery"])
+    assert len(found["diagnostics"]) == 1
+    assert "KiB" in found["diagnostics"][0]
+    assert found["cmd/read"] == ['{"id": "make run"}']
+    assert json.loads(found["response"][0]) == {"command": "read", "id": "make run", "ok": True}
 
 
 def test_the_printed_command_works():
@@ -70,11 +92,34 @@ def test_the_printed_command_works():
             typed = line.removeprefix("command").strip()
         elif "online" in line:
             subprocess.run(typed, shell=True, check=True)
-        elif "home/desk/response" in line:
+        elif "  response  " in line and "interval" in line:
             answered = json.loads(line[line.index("{") :])["ok"]
             process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 0
     assert answered
+
+
+def test_a_reboot_starts_it_again(broker, peer):
+    device = peer(broker.port)
+    process = subprocess.Popen(
+        [*RUN, "--broker", f"127.0.0.1:{broker.port}"],
+        cwd=ROOT,
+        env=ENV | {"UMQTT_DEVICE": "rebooted"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    online = 0
+    for line in process.stdout:
+        lines.append(line)
+        if "  diagnostics  " in line:
+            online += 1
+            if online == 1:
+                device.publish("home/rebooted/cmd/reboot", "1", 1)
+            else:
+                process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 0, lines
+    assert online == 2
 
 
 @pytest.mark.parametrize("kind", ["iotcore", "mosquitto"])
@@ -119,11 +164,11 @@ def test_signals_end_everything(number, code, group):
     children = []
     for line in process.stdout:
         lines.append(line)
-        if "home/desk/env" in line and not children:
+        if "  air  " in line and not children:
             children = descendants(process.pid)
             (os.killpg if group else os.kill)(process.pid, number)
     assert process.wait(PATIENCE) == code, lines
-    assert any("home/desk/status" in line and "offline" in line for line in lines), lines
+    assert any("  status  " in line and "offline" in line for line in lines), lines
     assert len(children) == 2  # broker and firmware
     until(lambda: all(map(ended, children)), 5)
 
