@@ -56,8 +56,10 @@ class App:
     sensors   Readings, that have `reading` and `error` to call
     parts     objects with poll(now) -> ms until the next one; None: it is stuck, and the watchdog
               is not fed
-    spool, station, remote, power   None, or the Spool, the board's Wi-Fi, what `cmd/set` and
-              `cmd/awake` are handed to
+    spool     a Spool, for readings
+    station   the board's Wi-Fi
+    remote    the module, while a change of the configuration is on trial
+    power     what has stay(ms), for `cmd/awake`
     """
 
     spool = station = remote = power = None
@@ -67,6 +69,7 @@ class App:
     _dog = _discovery = _reboot = None
     _online_id = 0  # of the last `online`, until it is acknowledged
     _connects = 0
+    _heard = False  # the broker has acknowledged something
     _tell = _announce = False  # info is to be told, discovery to be sent
     _longest = 0  # ms, of a step
 
@@ -253,6 +256,11 @@ class App:
                 self.diagnose()
             else:
                 left = min(left, n)
+        if self._heard and self.remote:
+            self.remote.confirm()
+            self.parts.remove(self.remote)
+            self.remote = None
+            self.put("response", '{"command": "set", "ok": true, "set": "kept"}')
         if self._discovery:
             try:
                 left = min(left, next(self._discovery))
@@ -325,6 +333,7 @@ class App:
             self.out.remove(self._online)
 
     def _on_ack(self, packet_id: int):
+        self._heard = True
         if packet_id == self._online_id:
             self._online_id = 0
         else:

@@ -5,7 +5,9 @@ A payload is a plain value, or a JSON object with the value under the command's 
 if it is not ok.
 """
 
+import gc
 import json
+import sys
 from collections import OrderedDict
 from time import ticks_add, ticks_diff
 
@@ -13,6 +15,7 @@ from micropython import const
 
 _PAYLOAD = const(256)  # bytes; no command is longer
 _ID = const(64)  # bytes
+_TEXT = const(400)  # characters of what is wrong with a configuration
 _BLINK = const(250)  # ms
 
 
@@ -145,11 +148,20 @@ class Commands:
         self._app.reboot()
 
     def _set(self, value):
-        if not self._app.remote:
-            raise CommandError("NotConfigured", "a configuration that can be changed")
-        if not isinstance(value, dict):
-            raise CommandError("BadSet", "an object of what is to be changed")
-        return self._app.remote.propose(value)
+        gc.collect()  # what follows needs much
+        import config
+        import remote
+
+        app = self._app
+        try:
+            remote.propose(value, app.settings)
+            remote.begin(app.settings["source"][0])
+        except config.ConfigError as e:
+            raise CommandError("BadSet", str(e)[:_TEXT])
+        finally:
+            sys.modules.pop("config", None)
+        app.reboot()
+        return {"set": "on trial"}
 
 
 def _text(s) -> str:

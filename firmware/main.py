@@ -1,15 +1,15 @@
 """The entry on every board: check the configuration, put the parts together, run until Ctrl-C."""
 
+import gc
 import sys
 
 import board
 from app import App
 
 if not hasattr(board, "identity"):
-    import standin  # for what is not there yet
+    import standin  # for what is not merged yet
 
     standin.complete(board)
-
 
 def build(settings: dict) -> App:
     """The application with all parts that are configured, and only those imported."""
@@ -53,17 +53,25 @@ def build(settings: dict) -> App:
 def main() -> int:
     """Run until Ctrl-C. Returns the exit code: 0, or 2 for a mistake in the configuration."""
     import config
+    import remote
 
+    changed = remote.boot_check(board.CONFIG, board.reset)
     try:
-        settings = config.load(board.CONFIG, board.getenv)
-        if "sensors" not in settings:
-            standin.fill(settings)
+        settings = config.load(board.CONFIG, board.getenv, board.NAME)
     except config.ConfigError as error:
         print("ConfigError:", error)
         return 2
-    del config  # its memory is free for others
-    sys.modules.pop("config", None)
+    for name in ("config", "remote"):  # their memory is free for others
+        sys.modules.pop(name)
+    del config
+    gc.collect()
     app = build(settings)
+    if changed == "trial":
+        app.remote = remote
+        app.parts.append(remote)
+    elif changed:
+        app.put("response", '{"command": "set", "ok": false, "error": "RolledBack"}')
+    del remote
     try:
         app.run()
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ BOARD = ROOT / "boards" / "unix"
 # of what the discovery messages have not told yet, in the order in which values are shown
 UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
 OTHERS = ("status", "info", "diagnostics", "response", "crash")  # topics that are no sensors
-HEAP = "128k"
+HEAP = "256k"  # the desk takes twice what a board of 32 bits takes
 FOREVER = 10**9  # seconds
 RESET = 3  # exit code of a firmware that is to be started again
 PATIENCE = 5  # seconds for anything on this machine to start, answer or end

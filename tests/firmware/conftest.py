@@ -18,18 +18,27 @@ ENV = {key: value for key, value in os.environ.items() if not key.startswith("UM
 }
 
 
-def text(value):
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+DESK = {
+    "broker": "127.0.0.1:1883",
+    "device": "desk",
+    "prefix": "home",
+    "discovery": "homeassistant",
+    "sensors": [
+        {"type": "bme280", "name": "air", "i2c": {"id": 0, "scl": 1, "sda": 2}},
+        {"type": "chip", "name": "chip"},
+        {"type": "digital", "name": "door", "pin": 3},
+    ],
+}
 
 
 class Firmware:
     """Takes configuration keys as overrides; keeps the lines that the firmware prints."""
 
     def __init__(self, **overrides):
-        env = ENV | {f"UMQTT_{key.upper()}": text(value) for key, value in overrides.items()}
+        env = ENV | {f"UMQTT_{key.upper()}": str(value) for key, value in overrides.items()}
         self.log = Log()
         self.process = subprocess.Popen(
-            command("micropython", ROOT / "firmware/main.py", heap="128k"),
+            command("micropython", ROOT / "firmware/main.py", heap="256k"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -74,14 +83,23 @@ class Firmware:
 
 
 @pytest.fixture
-def start():
-    """Starts firmware, and ends what a test leaves running."""
+def start(tmp_path):
+    """Starts firmware with DESK, or what `settings` change of it, and what else is overridden;
+    ends what a test leaves running."""
     started = []
 
-    def start(**overrides):
-        started.append(Firmware(**overrides))
+    def start(config=None, settings=(), **overrides):
+        if not config:
+            config = tmp_path / f"desk{len(started)}.json"
+            desk = DESK | dict(settings)
+            if (ROOT / "firmware/standin.py").exists():  # its config.py knows but three of them
+                overrides["standin"] = json.dumps(desk)
+                desk = {key: desk[key] for key in ("broker", "device", "prefix")}
+            config.write_text(json.dumps(desk))
+        started.append(Firmware(config=config, **overrides))
         return started[-1]
 
+    start.sensors = DESK["sensors"]
     yield start
     for firmware in started:
         firmware.kill()
@@ -208,9 +226,10 @@ def desk(start, watch, broker, base):
             prefix=prefix,
             device=device,
             interval=interval,
-            standin=settings,
+            settings=settings,
         )
         seen.wait("status")
         return firmware, seen
 
+    desk.sensors = DESK["sensors"]
     return desk

@@ -152,7 +152,6 @@ def test_what_is_not_configured_is_named(desk):
     _, watch = desk()
     assert watch.command("10", "awake")["error"] == "NotConfigured"
     assert watch.command('{"awake": 0}', "awake")["error"] == "BadAwake"
-    assert watch.command('{"interval": 5}', "set")["error"] == "NotConfigured"
 
 
 def test_reboot(desk):

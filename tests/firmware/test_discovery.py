@@ -79,11 +79,6 @@ BINARY = {
     "tamper", "update", "vibration", "window",
 }  # fmt: skip
 
-SENSORS_CONFIGURED = [
-    {"type": "bme280", "name": "air"},
-    {"type": "chip", "name": "chip"},
-    {"type": "digital", "name": "door"},
-]
 ENTITIES = {
     "air_temperature", "air_humidity", "air_pressure", "chip_temperature", "door_state",
     "diagnostics_uptime", "diagnostics_heap_free", "status",
@@ -230,7 +225,7 @@ def test_a_sensor_that_is_removed(desk, home, broker, late):
     firmware.wait("discovery: 8 sent, 0 removed")  # not what it has just sent
     assert len(seen.messages()) == len(ENTITIES)
     firmware.interrupt()
-    firmware, _ = desk(sensors=SENSORS_CONFIGURED[1:])
+    firmware, _ = desk(sensors=desk.sensors[1:])
     firmware.wait("discovery: 5 sent, 3 removed")
     removed = [name for _, name, payload, _ in seen.wait(2 * len(ENTITIES)) if not payload]
     assert sorted(removed) == ["air_humidity", "air_pressure", "air_temperature"]
@@ -244,15 +239,16 @@ def test_a_sensor_that_is_removed(desk, home, broker, late):
 def test_after_how_long_a_value_expires(desk, home, broker):
     """Three of the longest times without a message and 10 s; never where there is no longest."""
     often = {"temperature": {"change": 0.1, "max": 600}, "humidity": {"change": 1, "max": 100}}
-    one = {"type": "bme280", "interval": 60}
+    bus = {"id": 0, "scl": 1, "sda": 2}
+    one = {"type": "bme280", "interval": 60, "i2c": bus}
     sensors = [
         one | {"name": "a"},
-        one | {"name": "b", "values": often | {"pressure": {"change": 1}}},
+        one | {"name": "b", "address": 119, "values": often | {"pressure": {"change": 1}}},
         {"type": "chip", "name": "c", "values": {"temperature": {"change": 0.1}}},
         {"type": "chip", "name": "d", "interval": 0.1, "values": {"temperature": {"min": 60}}},
     ]
     seen = home(broker.port)
-    _, watch = desk(sensors=sensors, diagnostics=0)
+    _, watch = desk(sensors=sensors, diagnostics=False)
     messages = seen.wait(9)
     found = {name: json.loads(payload).get("exp_aft") for _, name, payload, _ in messages}
     assert found["a_temperature"] == found["a_pressure"] == 190
@@ -290,7 +286,7 @@ def test_the_longest_names_fit(start, home, broker, watch):
         broker=f"127.0.0.1:{broker.port}",
         prefix=prefix,
         device=device,
-        standin={"sensors": [{"type": "bme280", "name": name}]},
+        settings={"sensors": [start.sensors[0] | {"name": name}]},
     )
     for component, _, payload, _ in seen.wait(6):
         check(component, expand(json.loads(payload)))
