@@ -86,10 +86,9 @@ class App:
         self._mark = self._due = ticks_ms()
         self._cap = _MINUTE
         self._acked = False  # anything but `online`
-        server = settings["broker"]
         self.client = client = client(
             base[:-1].replace("/", "-"),  # as unique as the topics must be
-            [server] if isinstance(server, tuple) else server,
+            settings.get("brokers") or [settings["broker"]],
             user=settings["user"],
             password=settings["password"],
             keepalive=settings["keepalive"],
@@ -108,7 +107,7 @@ class App:
 
     def run(self):
         """Step for ever, watched by the watchdog."""
-        ms = self.settings["watchdog"] * 1000
+        ms = int(self.settings["watchdog"] * 1000)
         if ms:
             self._cap = min(self._cap, ms // 2)
             self._dog = self.board.watchdog(ms)
@@ -138,7 +137,7 @@ class App:
             except OutboxFull:
                 client.poll()
                 client.wait(100)
-        client.disconnect()
+        client.disconnect(_LAST_WORD)
         if self.spool is not None:
             try:
                 self.spool.sync()
@@ -155,7 +154,7 @@ class App:
         if self.spool is not None:
             try:
                 return self.spool.publish(self.base + name, payload)
-            except OutboxFull as e:
+            except (OutboxFull, ValueError) as e:
                 print("spool:", repr(e))
         self.put(name, payload)
 
@@ -215,9 +214,12 @@ class App:
     def announce(self):
         """Have the discovery messages sent, again."""
         if self.settings["discovery"]:
-            from discovery import messages
+            try:
+                from discovery import messages
 
-            self._discovery = messages(self)
+                self._discovery = messages(self)
+            except MemoryError as e:
+                print("discovery:", repr(e))
 
     def reboot(self):
         """Restart as soon as what is accepted is acknowledged, or after a few seconds."""
@@ -252,7 +254,7 @@ class App:
                 left = min(left, n)
         if self.settings["diagnostics"] and self.client.up and not self._tell:
             n = ticks_diff(self._due, now)
-            if n <= 0:
+            if not 0 < n <= self.settings["diagnostics"] * 1000:  # or the ticks have wrapped
                 self.diagnose()
             else:
                 left = min(left, n)
@@ -264,7 +266,9 @@ class App:
         if self._discovery:
             try:
                 left = min(left, next(self._discovery))
-            except StopIteration:
+            except (StopIteration, MemoryError) as e:
+                if isinstance(e, MemoryError):
+                    print("discovery:", repr(e))
                 self._discovery = None
                 sys.modules.pop("discovery", None)  # its memory is free for others
         if self._reboot is not None:
@@ -299,7 +303,7 @@ class App:
             "version": VERSION,
             "board": self.board.NAME,
             "identity": self.board.identity(),
-            "micropython": ".".join([str(n) for n in sys.implementation[1][:3]]),
+            "micropython": ".".join([str(n) for n in sys.implementation.version[:3]]),
             "reset_cause": self.board.reset_cause(),
             "ip": self.station and self.station.ip(),
         }

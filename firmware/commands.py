@@ -106,7 +106,10 @@ class Commands:
             answer["error"] = type(e).__name__
             answer["expected"] = "nobody foresaw this: please report it"
         print("command", answer["command"], answer.get("error", "ok"))
-        self._app.put("response", json.dumps(answer))
+        try:
+            self._app.put("response", json.dumps(answer))
+        except MemoryError as e:
+            print("command", repr(e))
 
     # The commands: what they return is a part of the answer
 
@@ -149,8 +152,9 @@ class Commands:
 
     def _set(self, value):
         gc.collect()  # what follows needs much
-        import config
         import remote
+
+        import config
 
         app = self._app
         try:

@@ -16,6 +16,7 @@ from micropython import const
 
 from app import VERSION
 
+_STALE = const(64)  # messages that are removed at once, at most
 _QUIET = const(2000)  # ms in which the broker sends what is retained
 
 # key of the diagnostics, unit, device class
@@ -34,7 +35,7 @@ def messages(app):
     root = settings["discovery"] + "/"
     base = app.base[:-1]
     node = base.replace("/", "-")
-    own = []  # this device's topics
+    own = []  # this device's topics, in bytes
     device = {
         "ids": node,
         "name": settings["device"],
@@ -48,18 +49,17 @@ def messages(app):
         keys["uniq_id"] = "%s_%s" % (node, name)
         keys["dev"] = device
         keys["o"] = {"name": "umqtt_lite", "sw": VERSION}
-        topic = "%s/%s/%s/config" % (component, node, name)
-        own.append(topic)
+        topic = "%s%s/%s/%s/config" % (root, component, node, name)
+        own.append(topic.encode())
         while app.out:
             yield 1000
-        app.out.append((root + topic, json.dumps(keys), True))
+        app.out.append((topic, json.dumps(keys), True))
 
     stale = []
 
     def found(topic, payload, retain):
-        topic = bytes(topic).decode()[len(root) :]
-        if len(payload) and topic not in own:
-            stale.append(topic)
+        if len(payload) and topic not in own and len(stale) < _STALE:
+            stale.append(bytes(topic))
 
     pattern = "%s+/%s/+/config" % (root, node)
     app.client.subscribe(pattern, found)
@@ -70,7 +70,7 @@ def messages(app):
     for topic in stale:
         while app.out:
             yield 1000
-        app.out.append((root + topic, b"", True))
+        app.out.append((topic, b"", True))
     print("discovery: %d sent, %d removed" % (len(own), len(stale)))
 
 

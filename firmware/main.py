@@ -11,6 +11,7 @@ if not hasattr(board, "identity"):
 
     standin.complete(board)
 
+
 def build(settings: dict) -> App:
     """The application with all parts that are configured, and only those imported."""
     folder = board.CONFIG[: board.CONFIG.rfind("/") + 1]
@@ -19,14 +20,14 @@ def build(settings: dict) -> App:
     if tls:
         from umqtt_lite.tls import context
 
-        pem = {"verify": False}  # without `ca` there is nothing to verify with
-        if tls is not True:
-            pem["verify"] = tls["verify"]
-            for key in ("ca", "cert", "key"):
-                if tls[key]:
-                    with open(folder + tls[key], "rb") as file:
-                        pem[key] = file.read()
-        more["ssl"] = context(pem.pop("ca", None), **pem)
+        pem = []
+        for key in ("ca", "cert", "key"):
+            name = tls.get(key)
+            if name:
+                with open(folder + name, "rb") as file:
+                    name = file.read()
+            pem.append(name or None)
+        more["ssl"] = context(pem[0], pem[1], pem[2], tls.get("verify", True))
     app = App(settings, board, **more)
     if settings["networks"]:
         from link import Link
@@ -52,8 +53,9 @@ def build(settings: dict) -> App:
 
 def main() -> int:
     """Run until Ctrl-C. Returns the exit code: 0, or 2 for a mistake in the configuration."""
-    import config
     import remote
+
+    import config
 
     changed = remote.boot_check(board.CONFIG, board.reset)
     try:

@@ -1,7 +1,7 @@
 """For the time in which the parts are built by several people: what the desk still lacks.
 
-To be deleted, with its uses in main.py and conftest.py, as soon as boards/unix, reading.py, sensors/ and
-config.py are merged.
+To be deleted, with its uses in main.py and conftest.py, as soon as boards/unix, reading.py,
+sensors/ and config.py are merged.
 """
 
 import json

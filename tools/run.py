@@ -121,7 +121,7 @@ def subscribe(settings: dict, events: queue.SimpleQueue) -> mqtt.Client:
 
 def start_firmware(micropython: str, settings: dict, events: queue.SimpleQueue):
     """The firmware; puts ("line", text, colour) and ("end", exit code) into events."""
-    path = [ROOT / "lib", ROOT / "firmware", BOARD]
+    path = [ROOT / "lib", ROOT / "firmware", BOARD, ".frozen"]
     host, port = settings["broker"]
     process = subprocess.Popen(
         [micropython, "-X", f"heapsize={HEAP}", str(ROOT / "firmware" / "main.py")],

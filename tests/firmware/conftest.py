@@ -12,7 +12,7 @@ from brokers import BROKERS
 from processes import PATIENCE, Log
 from runtimes import ROOT, command
 
-PATH = [ROOT / "lib", ROOT / "firmware", ROOT / "boards/unix"]
+PATH = [ROOT / "lib", ROOT / "firmware", ROOT / "boards/unix", ".frozen"]
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")} | {
     "MICROPYPATH": os.pathsep.join(map(str, PATH))
 }

@@ -10,6 +10,7 @@ from brokers import BROKERS, Mosquitto
 from processes import Device, Peer
 from proxy import Faults, Proxy
 from runtimes import ROOT
+from secure import PEM, Authority, Secure
 
 BOTH = pytest.mark.parametrize("broker", BROKERS, indirect=True)
 
@@ -93,6 +94,21 @@ def test_diagnostics(desk):
         assert 0 <= found["uptime"] < 20
         assert (found["reconnects"], found["drops"], found["spool"]) == (0, 0, 0)
         watch.command("1", "diagnostics")
+
+
+def test_tls(start, tmp_path, watch, base):
+    ours = Authority("ours")
+    (tmp_path / "ca.pem").write_bytes(ours.certificate.public_bytes(PEM))
+    broker = Secure(tmp_path, ours.issue("127.0.0.1")).start()
+    try:
+        seen = watch(broker.port)
+        prefix, device = base.split("/")
+        settings = {"prefix": prefix, "device": device, "tls": {"ca": "ca.pem"}}
+        firmware = start(broker=f"127.0.0.1:{broker.secure}", settings=settings)
+        firmware.wait("connected")
+        seen.wait("air")
+    finally:
+        broker.kill()
 
 
 def published(scripted, count):
