@@ -78,9 +78,9 @@ class App:
         self.settings = settings
         self.board = board
         self.base = base
-        self.sensors = []
+        self.sensors: list = []
         self.commands = Commands(self)
-        self.parts = [self.commands]
+        self.parts: list = [self.commands]
         self.out = []  # (topic, payload, retain)
         self._online = (base + "status", b"online", True)
         self._mark = self._due = ticks_ms()
