@@ -152,9 +152,8 @@ class Commands:
 
     def _set(self, value):
         gc.collect()  # what follows needs much
-        import remote
-
         import config
+        import remote
 
         app = self._app
         try:

@@ -6,11 +6,6 @@ import sys
 import board
 from app import App
 
-if not hasattr(board, "identity"):
-    import standin  # for what is not merged yet
-
-    standin.complete(board)
-
 
 def build(settings: dict) -> App:
     """The application with all parts that are configured, and only those imported."""
@@ -27,7 +22,7 @@ def build(settings: dict) -> App:
                 with open(folder + name, "rb") as file:
                     name = file.read()
             pem.append(name or None)
-        more["ssl"] = context(pem[0], pem[1], pem[2], tls.get("verify", True))
+        more["ssl"] = context(pem[0], pem[1], pem[2], verify=tls["verify"])
     app = App(settings, board, **more)
     if settings["networks"]:
         from link import Link
@@ -53,9 +48,8 @@ def build(settings: dict) -> App:
 
 def main() -> int:
     """Run until Ctrl-C. Returns the exit code: 0, or 2 for a mistake in the configuration."""
-    import remote
-
     import config
+    import remote
 
     changed = remote.boot_check(board.CONFIG, board.reset)
     try:

@@ -5,7 +5,6 @@ UMQTT_WIFI holds a script for the simulated Wi-Fi: see wifi.py.
 """
 
 import os
-import random
 import sys
 from time import ticks_diff, ticks_ms
 
@@ -20,6 +19,7 @@ halt = sys.exit  # what a board does when main ends
 RESET = 3  # exit code: whoever started the process is to start it again
 
 _station = None
+_begin = ticks_ms()
 
 
 def _read(name) -> bytes:
@@ -99,7 +99,8 @@ def led(on):
 
 
 def temperature() -> float:
-    return 40.0
+    """Warms up within some minutes of work."""
+    return 48.0 - 800000 / (ticks_diff(ticks_ms(), _begin) + 100000)
 
 
 def load() -> bytes:
@@ -115,7 +116,7 @@ def settime(seconds):
 
 
 def _simulated():
-    import simulated  # type: ignore[import-not-found]
+    import simulated
 
     return simulated
 
@@ -150,36 +151,3 @@ def wifi():
 
         _station = Station(Air(script=json.loads(getenv("UMQTT_WIFI") or "[]")))
     return _station
-
-
-class _Walk:
-    """A value that wanders about `mean` and stays within `reach` of it."""
-
-    def __init__(self, mean: float, reach: float, digits: int):
-        self.mean = mean
-        self.reach = reach
-        self.digits = digits
-        self.offset = random.uniform(-reach, reach) / 2
-
-    def next(self) -> float:
-        step = random.uniform(-self.reach, self.reach) / 20
-        # The pull back equals the largest step at the edge: it cannot get out.
-        self.offset = self.offset * 0.95 + step
-        return round(self.mean + self.offset, self.digits)
-
-
-class Environment:
-    """A room: temperature in °C, humidity in %, pressure in hPa."""
-
-    def __init__(self):
-        self._temperature = _Walk(21.5, 4, 2)
-        self._humidity = _Walk(45, 15, 1)
-        self._pressure = _Walk(1013, 20, 1)
-
-    def read(self) -> dict:
-        """The values now, by name. A real sensor's may raise OSError."""
-        return {
-            "temperature": self._temperature.next(),
-            "humidity": self._humidity.next(),
-            "pressure": self._pressure.next(),
-        }

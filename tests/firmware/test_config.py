@@ -272,6 +272,7 @@ class Table:
         self.folder = folder
         self.cases = []
         (folder / "sensors").mkdir()
+        (folder / "sensors/__init__.py").touch()
         for name, text in SENSORS.items():
             (folder / f"sensors/{name}.py").write_text(text)
 
