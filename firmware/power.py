@@ -49,9 +49,8 @@ class Cycle:
     since      ticks_ms() at the wake
     ticks      ticks_ms, or a test's own
 
-    `snapshot` is for the client of umqtt_lite.sleep, whose outbox may have up to 1,900 bytes;
-    Readings publish to reading(). With another client, and Readings that publish to a Spool, only
-    times are kept.
+    Readings publish to reading(). `snapshot` is for the client of umqtt_lite.sleep, whose outbox
+    may have up to 1,900 bytes. With a Spool, App has the usual client, and only times are kept.
 
     It sleeps once every sensor was read, everything is acknowledged, and nothing came for 250 ms;
     or after three connections that failed; and always at the end of "awake". While the topic
@@ -77,12 +76,13 @@ class Cycle:
         self._ticks = ticks
         self._since = self._last = since  # the limit counts from _last
         self._records = []  # [time, name, values]
+        self._read = set()  # names, in this period
         self._wake = 1  # the time at _since
         self._load(board.load(), woke)
 
     def attach(self, app):
-        """Begin, with an App that has its client and its sensors. Uses app.client, sensors, out,
-        base and spool."""
+        """Begin, with an App that has its client and its sensors. Uses app.client, base, sensors,
+        out, spool, and with that reading()."""
         self._app = app
         self._error = app.client.error
         app.client.subscribe(app.base + "awake", self._on_awake)
@@ -92,11 +92,17 @@ class Cycle:
         self._until = ticks_add(self._ticks(), ms)
 
     def reading(self, name: str, values: dict):
-        """Keep a reading, and publish it when there is a connection.
+        """Keep a reading, the first of its sensor in this wake, or any while it is to stay awake,
+        and publish it when there is a connection.
 
         With its "time", if the clock is set by then; else with its "age" in s, if it is from an
-        earlier wake and that is known.
+        earlier wake and that is known. Where App has a spool, it has the reading.
         """
+        if name in self._read and not self._staying():
+            return
+        self._read.add(name)
+        if self._app.spool:
+            return self._app.reading(name, values)
         self._records.append([self._now(), name.encode(), json.dumps(values).encode()])
         self._fit(_MEMORY)
 
@@ -108,12 +114,12 @@ class Cycle:
         while ticks_diff(now, self._since) >= self._period:
             self._since = ticks_add(self._since, self._period)
             self._wake += self._period // 1000
+            self._read.clear()
         if self._until is not None and ticks_diff(self._until, now) <= 0:
             self._until = None
-        stay = self._stay or self._until is not None
         if client.up:
             self._tries = 0
-            if stay:
+            if self._staying():
                 self._last = now
             self._feed()
         elif client.error is not self._error:
@@ -121,22 +127,30 @@ class Cycle:
             self._tries += 1
 
         left = self._awake - ticks_diff(now, self._last)
-        if left > 0 and not stay:
-            n = left
-            for sensor in app.sensors:
-                if not (sensor.readings or sensor.errors):
-                    break
-            else:
-                if self._tries >= _TRIES:
-                    n = 0
-                elif client.up and not (self._records or app.out or client.pending):
-                    # SUBACK is awaited too, as the retained `awake` comes with it
-                    if not (client._subs.due or client._asked):
-                        n = _QUIET - ticks_diff(now, client._rx)
-            left = min(left, n)
+        if left > 0 and not self._staying():
+            left = min(left, self._done(now))
         if left <= 0:
             self._sleep()
         return min(left, _LONGEST)
+
+    def _staying(self):
+        return self._stay or self._until is not None
+
+    def _done(self, now):
+        # ms until it may be
+        app = self._app
+        client = app.client
+        for sensor in app.sensors:
+            if not (sensor.readings or sensor.errors):
+                return _LONGEST
+        if not client.up:
+            return 0 if self._tries >= _TRIES else _LONGEST
+        if self._records or app.spool and len(app.spool) or app.out or client.pending:
+            return _QUIET
+        # SUBACK is waited for, as the retained `awake` comes with it
+        if client._subs.due or client._asked:
+            return _QUIET
+        return _QUIET - ticks_diff(now, client._rx)
 
     def _now(self):
         # the time in s. Once the clock is set, what was read before gets its right one

@@ -1,0 +1,238 @@
+# The deep-sleep cycle without a broker, in a time of its own.
+
+import json
+from time import ticks_diff
+
+from cycle import App, Asleep, Board, Clock, Reading
+
+from power import Cycle
+
+SLEEP = {"sleep": {"seconds": 900, "awake": 30}}
+T0 = 1790000000  # s since 1970, in 2026
+
+
+class Wake:
+    """One wake of a device that has no link, from `since` on."""
+
+    def __init__(self, board, clock=None, woke=True, since=1000, sleep=SLEEP, port=1):
+        self.board = board
+        self.since = self.ms = since
+        self.clock = Clock(clock)
+        self.cycle = Cycle(sleep, board, self.clock, woke, since, lambda: self.ms)
+        self.app = App("test/", port, self.cycle)
+        self.app.client.link = False
+
+    def read(self, *values):
+        for value in values:
+            self.cycle.reading("air", {"value": value})
+            self.cycle._read.clear()  # as if it were of another sensor
+
+    def poll(self, ms=0):
+        self.ms += ms
+        return self.cycle.poll(self.ms)
+
+    def sleep(self, seconds=30):
+        """Let so much time pass, to the end of the wake: what deepsleep() was asked for."""
+        self.ms += seconds * 1000
+        try:
+            self.cycle.poll(self.ms)
+        except Asleep as e:
+            return e.args[0]
+
+    def kept(self):
+        return [(t, json.loads(values)["value"]) for t, _, values in self.cycle._records]
+
+
+def test_the_limit_holds():
+    wake = Wake(Board())
+    polls = 0
+    try:
+        while True:
+            left = wake.poll()
+            assert 0 < left <= 30000
+            wake.ms += left
+            polls += 1
+    except Asleep as e:
+        assert e.args[0] == 870000
+    assert ticks_diff(wake.ms, wake.since) == 30000 and polls < 5
+
+
+def test_it_gives_up_after_three_connections():
+    """But not before every sensor was read."""
+    for read in (3, 5):
+        wake = Wake(Board())  # nobody listens on port 1
+        client = wake.app.client
+        client.link = True
+        client._backoff = 1
+        failed = []
+        client.on_disconnect = failed.append
+        sensor = Reading("air", 1, wake.cycle.reading)
+        wake.app.sensors.append(sensor)
+        try:
+            while len(failed) < 9:
+                client.poll()
+                if len(failed) == read:
+                    sensor.poll(0)
+                wake.poll()
+                client.wait(9)
+        except Asleep:
+            pass
+        assert len(failed) == read, failed
+
+
+def test_the_next_wake_is_counted_from_the_last():
+    """From wake to wake it is 900 s, however long it was awake."""
+    for seconds in (30, 31, 45, 899, 900, 901, 2000):
+        wake = Wake(Board())
+        ms = wake.sleep(seconds)
+        assert 0 < ms <= 900000 and (seconds * 1000 + ms) % 900000 == 0, (seconds, ms)
+
+
+def test_every_sensor_is_read_once():
+    """Unless it is to stay awake, or is awake for a whole period."""
+    wake = Wake(Board(), sleep={"sleep": {"seconds": 10, "awake": 60}})
+    sensors = [Reading("ab"[i], i, wake.cycle.reading, 1000) for i in range(2)]
+
+    def run(seconds):
+        del wake.cycle._records[:]
+        for _ in range(seconds):
+            for sensor in sensors:
+                sensor.poll(wake.ms)
+            wake.poll(1000)
+        return sorted(name for _, name, _ in wake.cycle._records)
+
+    assert run(9) == [b"a", b"b"]
+    run(2)
+    assert run(8) == [] and run(10) == [b"a", b"b"]
+    wake.cycle.stay(20000)
+    assert run(9) == [b"a"] * 9 + [b"b"] * 9
+
+
+def test_stay():
+    wake = Wake(Board())
+    wake.app.client.up = True  # as if there were a connection
+    wake.cycle.stay(20 * 60000)
+    for _ in range(19 * 60):
+        assert wake.poll(1000) <= 60000
+    wake.app.client.up = False
+    for _ in range(29):
+        wake.poll(1000)
+    # 20 min and 30 s less 1 s are over
+    assert wake.sleep(1) == (30 * 60 - 19 * 60 - 30) * 1000
+
+
+def test_without_a_clock_the_age_is_kept():
+    board = Board()
+    for i in range(5):
+        wake = Wake(board, woke=i > 0, since=i * 777)
+        wake.read(i)
+        wake.poll(10000)
+        wake.sleep(20)
+    wake = Wake(board)
+    wake.ms += 5000
+    wake.read(5)
+    now = wake.cycle._now()
+    assert [(now - t, v) for t, v in wake.kept()] == [(4505 - 900 * i, i) for i in range(5)] + [
+        (0, 5)
+    ], wake.kept()
+    # and turns into a time as soon as the clock is set
+    wake.clock.now = T0
+    wake.poll()
+    assert wake.kept() == [(T0 - 4505 + 900 * i, i) for i in range(5)] + [(T0, 5)], wake.kept()
+
+
+def test_after_a_reset_the_age_is_unknown():
+    board = Board()
+    wake = Wake(board, woke=False)
+    wake.read(0)
+    wake.sleep()
+    wake = Wake(board, T0)
+    wake.read(1)
+    wake.sleep()
+    wake = Wake(board, woke=False)
+    assert [t for t, _ in wake.kept()] == [T0 - 900, T0]
+    board.memory = b""
+    wake = Wake(board, woke=False)
+    wake.read(0)
+    wake.sleep()
+    wake = Wake(board, woke=False)
+    wake.clock.now = T0
+    wake.poll()
+    assert wake.kept() == [(0, 0)]
+
+
+def test_a_clock_that_does_not_outlast_the_sleep():
+    board = Board()
+    wake = Wake(board, T0)
+    wake.sleep()
+    assert board.set is None
+    wake = Wake(board)  # it shows nothing
+    assert board.set == T0 - 30 + 30 + 870
+    board.set = None
+    Wake(board, woke=False)  # after a reset, nobody knows how long it was
+    assert board.set is None
+
+
+def test_the_clock_is_asked_once_an_hour():
+    board = Board()
+    t = T0
+    asked = []
+    for i in range(12):
+        wake = Wake(board, t, woke=i > 0)
+        if wake.clock.put_off is None:
+            wake.clock.syncs = 1
+            asked.append(i)
+        else:
+            assert 0 < wake.clock.put_off <= 3600000
+        t += 30
+        wake.clock.now = t
+        wake.sleep()
+        t += 870
+    # counted from the end of that wake
+    assert asked == [0, 5, 10], asked
+
+
+def test_the_memory_is_bounded_and_the_oldest_gives_way():
+    board = Board()
+    for i in range(100):
+        wake = Wake(board, T0 + 900 * i)
+        wake.read(i)
+        wake.sleep()
+        assert len(board.memory) <= 2048, len(board.memory)
+    kept = wake.kept()
+    assert kept == [(T0 + 900 * i, i) for i in range(100 - len(kept), 100)]
+    assert len(board.memory) > 2000 and len(kept) > 80, len(kept)
+    assert wake.cycle.dropped == 1
+
+
+def test_it_is_bounded_while_awake():
+    wake = Wake(Board())
+    for i in range(1000):
+        wake.read(i)
+        assert len(wake.cycle._records) < 130
+    assert wake.kept()[-1][1] == 999
+    assert wake.cycle.dropped == 1000 - len(wake.kept())
+
+
+def test_a_damaged_memory_is_not_used():
+    board = Board()
+    wake = Wake(board, T0)
+    wake.read(1)
+    wake.sleep()
+    whole = board.memory
+    assert Wake(board, T0).kept() == [(T0, 1)]
+    bad = [whole[:i] for i in range(len(whole))]
+    for i in range(len(whole)):
+        bad.append(whole[:i] + bytes((whole[i] ^ 16,)) + whole[i + 1 :])
+    for memory in bad:
+        board.memory = memory
+        wake = Wake(board, T0)
+        assert wake.kept() == [] and wake.cycle.snapshot == b""
+
+
+def test_a_memory_that_cannot_be_written():
+    board = Board("/nowhere/memory")
+    wake = Wake(board)
+    called = []
+    wake.cycle.on_sleep = lambda: called.append(1)
+    assert wake.sleep() == 870000 and called
