@@ -78,7 +78,6 @@ class Clock:
         try:
             import ntptime  # type: ignore[import-not-found]
         except ImportError:
-            self._host = None
             return _LONGEST
         ntptime.host = self._host
         ntptime.timeout = 1

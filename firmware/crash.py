@@ -19,7 +19,6 @@ A traceback holds names and lines, no values; but the text of an exception is in
 into one.
 """
 
-import gc
 import io
 import json
 import os
@@ -33,7 +32,8 @@ _SAFE = const(3)  # crashes in a row
 _LASTED = const(600)  # s
 _RETRY = const(3600)  # s of safe mode
 _PAUSE = const(10000)  # ms
-_DOUBLINGS = const(5)  # of that
+_DOUBLINGS = const(5)  # of that, to
+_LONGEST = const(300000)  # ms
 _IDLE = const(3600000)  # ms between two calls of note_progress()
 
 _path = ""
@@ -75,15 +75,14 @@ def guard(run, board, path="crash.json"):
     try:
         return run()
     except Exception as e:
-        gc.collect()  # what the program had is garbage now, but for what globals hold
-        end = _End()
-        try:
-            sys.print_exception(e)  # type: ignore[attr-defined]
+        sys.print_exception(e)  # type: ignore[attr-defined]
+        try:  # what run() had is garbage now, but for what globals hold
+            end = _End()
             sys.print_exception(e, end)  # type: ignore[attr-defined]
+            note_progress(ticks_ms())
+            _note(end.text, board)
         except MemoryError:
-            pass
-    note_progress(ticks_ms())
-    _note(end.text, board)
+            board.deepsleep(_LONGEST)
     board.reset()
     return 1
 
@@ -159,7 +158,7 @@ def _note(text, board):
     _state["crash"] = text.decode()
     n = _state["row"] - _SAFE - 1 if _save() else _DOUBLINGS
     if n >= 0:
-        board.deepsleep(min(_PAUSE << min(n, _DOUBLINGS), 300000))
+        board.deepsleep(min(_PAUSE << min(n, _DOUBLINGS), _LONGEST))
 
 
 def _save():
@@ -169,5 +168,5 @@ def _save():
             json.dump(_state, file)
         os.rename(_path + ".new", _path)
         return True
-    except (OSError, MemoryError) as e:
-        print(_path, repr(e))
+    except OSError as e:
+        print(_path, e)

@@ -101,7 +101,7 @@ class Cycle:
         if name in self._read and not self._staying():
             return
         self._read.add(name)
-        if self._app.spool:
+        if self._app.spool is not None:
             return self._app.reading(name, values)
         self._records.append([self._now(), name.encode(), json.dumps(values).encode()])
         self._fit(_MEMORY)
@@ -145,7 +145,7 @@ class Cycle:
                 return _LONGEST
         if not client.up:
             return 0 if self._tries >= _TRIES else _LONGEST
-        if self._records or app.spool and len(app.spool) or app.out or client.pending:
+        if app.out or app.spool or client.pending:  # there is something in them
             return _QUIET
         # SUBACK is waited for, as the retained `awake` comes with it
         if client._subs.due or client._asked:
@@ -196,7 +196,7 @@ class Cycle:
         app = self._app
         client = app.client
         client.disconnect(_FLUSH)
-        if app.spool:
+        if app.spool is not None:
             try:
                 app.spool.sync()
             except OSError as e:

@@ -126,8 +126,8 @@ def test_a_retained_topic_keeps_it_awake(shed, own_broker, watch, base, end):
     seen = watch(own_broker.port)
     seen.peer.publish(f"{base}/awake", "1", 1, True)
     awake = 0.3 if end == "kill" else 30
-    device = shed.start(own_broker.port, every=100, sleep=SLEEP | {"awake": awake})
-    seen.wait("air", 10)  # more than 0.3 s
+    device = shed.start(own_broker.port, every=400, sleep=SLEEP | {"awake": awake})
+    seen.wait("air", 4)  # of one wake, which is longer than 0.3 s
     seen.peer.publish(f"{base}/cmd/read", "x", 1)
     seen.wait("response")
     if end == "kill":  # the limit is back

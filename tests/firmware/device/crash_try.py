@@ -66,7 +66,7 @@ def lasting(seconds, then=fine):
         for _ in range(seconds):
             now += 1000
             crash.left = crash.note_progress(now)
-        crash.ticks_ms = lambda: now
+        crash.ticks_ms = lambda: now + 5000  # since the last call
         return then(crash)
 
     return run
@@ -88,7 +88,7 @@ def test_a_run_without_a_crash_leaves_nothing():
 
 def test_a_traceback_is_kept_and_told_once():
     fresh()
-    assert start(lasting(75, broken))[1] == 0
+    assert start(lasting(70, broken))[1] == 0
     crash, _ = start(fine)
     found = json.loads(crash.pending())
     text = found.pop("crash")
@@ -221,23 +221,36 @@ def test_it_is_bounded():
     assert text.startswith("  File"), text
 
 
-def test_no_memory():
-    fresh()
+def full(held):
+    """A run that takes all memory there is, for held[0] to keep."""
 
     def run(crash):
-        held = []
         n = 4096
         while True:
             try:
-                held.append(bytearray(n))
+                held[0] = held[0], bytearray(n)
             except MemoryError:
-                if n <= 16:
+                if n < 4:
                     raise
                 n //= 2
 
-    crash, pause = start(run)
+    return run
+
+
+def test_no_memory():
+    fresh()
+    crash, pause = start(lambda crash: full([None])(crash))
     assert pause == 0
     assert "MemoryError" in kept()["crash"] and "in run" in kept()["crash"]
+
+
+def test_no_memory_at_all():
+    """Not even for a traceback or a file, as somebody holds all of it."""
+    fresh()
+    held = [None]
+    crash, pause = start(full(held))
+    held[0] = None
+    assert pause == 300000, pause
 
 
 def test_a_damaged_file():

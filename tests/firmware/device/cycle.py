@@ -126,7 +126,7 @@ class App:
                 left = 0
         except OutboxFull:
             pass
-        if self.spool:
+        if self.spool is not None:
             self.spool.poll()
         self.client.wait(left)
 

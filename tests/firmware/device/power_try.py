@@ -21,6 +21,7 @@ class Wake:
         self.cycle = Cycle(sleep, board, self.clock, woke, since, lambda: self.ms)
         self.app = App("test/", port, self.cycle)
         self.app.client.link = False
+        self.app.client.disconnect = lambda ms: None  # some tests pretend a connection
 
     def read(self, *values):
         for value in values:
@@ -80,6 +81,61 @@ def test_it_gives_up_after_three_connections():
         assert len(failed) == read, failed
 
 
+def test_a_connection_ends_the_row_of_failures():
+    wake = Wake(Board())
+    client = wake.app.client
+    for i in range(10):
+        client.error = OSError(i)
+        client.up = i % 3 == 2
+        wake.poll()
+
+
+def connected():
+    """A wake with a connection on which nothing is left to be done."""
+    wake = Wake(Board())
+    client = wake.app.client
+    client.up = True
+    client._rx = wake.ms
+    client._subs.due = False
+    return wake, client
+
+
+def asleep(wake, ms):
+    """Whether it sleeps when so many ms have passed."""
+    try:
+        wake.poll(ms)
+    except Asleep:
+        return True
+
+
+def test_it_sleeps_when_nothing_came_for_250_ms():
+    wake, client = connected()
+    assert wake.poll() == 250
+    assert wake.poll(249) == 1
+    client._rx = wake.ms
+    assert wake.poll(200) == 50
+    assert asleep(wake, 50)
+
+
+def test_what_keeps_it_awake():
+    for what in ("out", "spool", "message", "SUBSCRIBE", "SUBACK", "sensor"):
+        wake, client = connected()
+        app = wake.app
+        if what == "out":
+            app.out.append(1)
+        elif what == "spool":
+            app.spool = [1]
+        elif what == "message":
+            client.publish("t", "x", False, 1)
+        elif what == "SUBSCRIBE":
+            client._subs.due = True
+        elif what == "SUBACK":
+            client._asked[1] = []
+        else:
+            app.sensors.append(Reading("air", 1, wake.cycle.reading))
+        assert not asleep(wake, 1000), what
+
+
 def test_the_next_wake_is_counted_from_the_last():
     """From wake to wake it is 900 s, however long it was awake."""
     for seconds in (30, 31, 45, 899, 900, 901, 2000):
@@ -108,6 +164,15 @@ def test_every_sensor_is_read_once():
     assert run(9) == [b"a"] * 9 + [b"b"] * 9
 
 
+def test_a_spool_takes_the_readings():
+    wake = Wake(Board())
+    taken = []
+    wake.app.spool = ()  # it is empty, but it is there
+    wake.app.reading = lambda *reading: taken.append(reading)
+    wake.read(5)
+    assert taken == [("air", {"value": 5})] and not wake.kept()
+
+
 def test_stay():
     wake = Wake(Board())
     wake.app.client.up = True  # as if there were a connection
@@ -117,8 +182,30 @@ def test_stay():
     wake.app.client.up = False
     for _ in range(29):
         wake.poll(1000)
-    # 20 min and 30 s less 1 s are over
+    # the connection was there until 19 min
     assert wake.sleep(1) == (30 * 60 - 19 * 60 - 30) * 1000
+
+    wake = Wake(Board())
+    wake.app.client.up = True
+    wake.cycle.stay(20 * 60000)
+    for _ in range(20 * 60 + 28):
+        wake.poll(1000)
+    assert asleep(wake, 1000)
+
+
+def test_an_end_that_takes_its_time():
+    """Then it is the wake after the next."""
+    board = Board()
+    wake = Wake(board)
+    wake.read(0)
+
+    def disconnect(ms):
+        wake.ms += 1000000
+
+    wake.app.client.disconnect = disconnect
+    assert wake.sleep() == 1800000 - 1030000
+    wake = Wake(board)
+    assert wake.cycle._now() - wake.kept()[0][0] == 1800
 
 
 def test_without_a_clock_the_age_is_kept():
@@ -135,6 +222,7 @@ def test_without_a_clock_the_age_is_kept():
     assert [(now - t, v) for t, v in wake.kept()] == [(4505 - 900 * i, i) for i in range(5)] + [
         (0, 5)
     ], wake.kept()
+    assert board.set is None
     # and turns into a time as soon as the clock is set
     wake.clock.now = T0
     wake.poll()
