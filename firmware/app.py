@@ -59,15 +59,18 @@ class App:
     spool     a Spool, for readings
     station   the board's Wi-Fi
     remote    the module, while a change of the configuration is on trial
-    power     what has stay(ms), for `cmd/awake`
+    power     the Cycle of deep sleep: then nothing is said of being online, as it seldom is
+    crash     the module, for what is to be told of one, and when to leave safe mode
     """
 
-    spool = station = remote = power = None
+    spool = station = remote = power = crash = None
     uptime = 0  # s
     dropped = 0  # readings and answers given up for newer ones while the outbox was full
 
     _dog = _discovery = _reboot = None
     _online_id = 0  # of the last `online`, until it is acknowledged
+    _crash = None  # what is told of one
+    _crash_id = 0
     _connects = 0
     _heard = False  # the broker has acknowledged something
     _tell = _announce = False  # info is to be told, discovery to be sent
@@ -93,7 +96,7 @@ class App:
             password=settings["password"],
             keepalive=settings["keepalive"],
             clean_session=False,
-            will=(base + "status", b"offline", True, 1),
+            will=None if settings["sleep"] else (base + "status", b"offline", True, 1),
             inbox=1024 if settings["discovery"] else 512,  # its messages come back once
             **more,
         )
@@ -130,7 +133,7 @@ class App:
         """Publish `offline` and disconnect; without a connection the will has said it."""
         client = self.client
         start = ticks_ms()
-        while client.up and ticks_diff(ticks_ms(), start) < _LAST_WORD:
+        while not self.power and client.up and ticks_diff(ticks_ms(), start) < _LAST_WORD:
             try:
                 client.publish(self._online[0], b"offline", True, 1)
                 break
@@ -218,6 +221,8 @@ class App:
                 from discovery import messages
 
                 self._discovery = messages(self)
+                if self.power:
+                    self.power.stay(_SETTLE)
             except MemoryError as e:
                 print("discovery:", repr(e))
 
@@ -241,6 +246,11 @@ class App:
             left = min(left, part.poll(now))
         if self._dog and not stuck:
             self._dog.feed()
+        if self.crash:
+            n = self.crash.note_progress(now)
+            if not n and self._reboot is None:
+                self.reboot()
+            left = min(left, n or _REBOOT)
 
         n = ticks_diff(now, self._mark) // 1000
         self.uptime += n
@@ -295,6 +305,8 @@ class App:
                 moved = True
                 if item is self._online:
                     self._online_id = n
+                elif item is self._crash:
+                    self._crash_id = n
             out.pop(0)
         return moved
 
@@ -321,14 +333,19 @@ class App:
     def _on_connect(self, session_present: bool):
         print("connected")
         # One that still is in the outbox goes out again by itself: don't fill it with them.
-        if not self._online_id:
+        if not self._online_id and not self.power:
             self.out.insert(0, self._online)
+        n = self.crash and not self._crash and self.crash.pending()
+        if n:
+            self.put("crash", n)
+            self._crash = self.out[-1]
         now = ticks_ms()
         self._settled = ticks_add(now, _SETTLE)
         # a broker that knows the session has kept what is retained as well
-        if not session_present or not self._connects and self.board.reset_cause() != "deepsleep":
+        known = session_present and (self._connects or self.board.reset_cause() == "deepsleep")
+        if not known:
             self._announce = True
-        self._tell = True
+        self._tell = not known or not self.power
         self._connects += 1
 
     def _on_disconnect(self, error):
@@ -338,6 +355,9 @@ class App:
 
     def _on_ack(self, packet_id: int):
         self._heard = True
+        if packet_id == self._crash_id:
+            self.crash.told()  # type: ignore[attr-defined]
+            self._crash_id = 0
         if packet_id == self._online_id:
             self._online_id = 0
         else:

@@ -36,10 +36,10 @@ class Clock:
 
     _backoff = _FIRST
 
-    def __init__(self, board, host, link, ticks=ticks_ms):
+    def __init__(self, board, host, link=None, ticks=ticks_ms):
         self._board = board
         self._host = host
-        self._link = link
+        self.link = link
         self._ticks = ticks
         self._due = ticks()
 
@@ -49,7 +49,7 @@ class Clock:
         if left <= 0:
             self._due = now  # however long there is no link: the ticks wrap
             left = _LONGEST
-            if self._host and self._link.up:
+            if self._host and self.link.up:
                 left = self._sync()
                 self.later(left)
         return min(left, _LONGEST)

@@ -4,12 +4,16 @@ import gc
 import sys
 
 import board
+import crash
 from app import App
+
+FOLDER = board.CONFIG[: board.CONFIG.rfind("/") + 1]
 
 
 def build(settings: dict) -> App:
     """The application with all parts that are configured, and only those imported."""
-    folder = board.CONFIG[: board.CONFIG.rfind("/") + 1]
+    safe = crash.safe()
+    sleep = None if safe else settings["sleep"]
     more = {}
     tls = settings["tls"]
     if tls:
@@ -17,32 +21,68 @@ def build(settings: dict) -> App:
 
         pem = []
         for key in ("ca", "cert", "key"):
-            name = tls.get(key)
+            name = tls[key]
             if name:
-                with open(folder + name, "rb") as file:
+                with open(FOLDER + name, "rb") as file:
                     name = file.read()
             pem.append(name or None)
         more["ssl"] = context(pem[0], pem[1], pem[2], verify=tls["verify"])
-    app = App(settings, board, **more)
+        del pem
+    if safe:
+        print("safe mode after", crash.boots(), "crashes in a row")
+        settings["sensors"] = []
+        settings["sleep"] = settings["discovery"] = False
+        settings["spool"] = 0
+    link = clock = cycle = None
     if settings["networks"]:
         from link import Link
 
         def on_change(up):
             app.client.link = up
 
-        on_change(False)
         link = Link(board, settings, on_change)
+    if sleep or settings["ntp"]:
+        from clock import Clock
+
+        clock = Clock(board, settings["ntp"])
+    if sleep:
+        from power import Cycle
+
+        woke = board.reset_cause() == "deepsleep" and not crash.boots()
+        cycle = Cycle(settings, board, clock, woke, board.SINCE)
+        cycle.on_sleep = crash.well
+        if woke:
+            settings["diagnostics"] = 0
+        if not settings["spool"]:
+            from umqtt_lite.sleep import MQTTClient
+
+            more["client"] = MQTTClient
+            more["snapshot"] = cycle.snapshot
+        for options in settings["sensors"]:
+            options["interval"] = sleep["seconds"]
+    app = App(settings, board, **more)
+    if link:
+        app.client.link = link.up
         app.station = link.wifi
         app.parts.append(link)
+    if clock:
+        clock.link = link or app.client
+        app.parts.append(clock)
     if settings["spool"]:
         from umqtt_lite.spool import Spool
 
-        app.spool = Spool(app.client, folder + "spool", settings["spool"], 1024)
+        app.spool = Spool(app.client, FOLDER + "spool", settings["spool"], 1024)
     if settings["sensors"]:
         from reading import Reading
 
+        publish = cycle.reading if cycle else app.reading
         for options in settings["sensors"]:
-            app.sensors.append(Reading(board, options, app.reading, app.error))
+            app.sensors.append(Reading(board, options, publish, app.error))
+    if cycle:
+        app.power = cycle
+        app.parts.append(cycle)
+        cycle.attach(app)
+    app.crash = crash
     return app
 
 
@@ -77,4 +117,4 @@ def main() -> int:
     return 0
 
 
-board.halt(main())
+board.halt(crash.guard(main, board, FOLDER + "crash.json"))

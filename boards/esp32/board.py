@@ -13,6 +13,7 @@ from machine import Pin
 from micropython import const
 
 NAME = "esp32"
+SINCE = 0  # ticks_ms() at the start
 CONFIG = "/config.json"
 _CAUSES = const(("unknown", "power", "hard", "watchdog", "deepsleep", "soft"))
 _EPOCH = const(946684800)  # 2000-01-01, where this port's clock begins

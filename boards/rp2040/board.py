@@ -15,6 +15,7 @@ from machine import Pin
 from micropython import const
 
 NAME = "rp2040"
+SINCE = 0  # ticks_ms() at the start
 CONFIG = "/config.json"
 
 _MEMORY = "/memory.bin"

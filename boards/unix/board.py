@@ -11,6 +11,7 @@ from time import ticks_diff, ticks_ms
 getenv = os.getenv  # overrides in the configuration; None where a board has no environment
 
 NAME = "unix"
+SINCE = ticks_ms()  # at the start
 # Beside this file, or the one that UMQTT_CONFIG names.
 CONFIG: str = getenv("UMQTT_CONFIG") or __file__[: __file__.rfind("/") + 1] + "config.json"
 
@@ -19,7 +20,6 @@ halt = sys.exit  # what a board does when main ends
 RESET = 3  # exit code: whoever started the process is to start it again
 
 _station = None
-_begin = ticks_ms()
 
 
 def _read(name) -> bytes:
@@ -100,7 +100,7 @@ def led(on):
 
 def temperature() -> float:
     """Warms up within some minutes of work."""
-    return 48.0 - 800000 / (ticks_diff(ticks_ms(), _begin) + 100000)
+    return 48.0 - 800000 / (ticks_diff(ticks_ms(), SINCE) + 100000)
 
 
 def load() -> bytes:

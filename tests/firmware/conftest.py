@@ -224,7 +224,8 @@ def desk(start, watch, broker, base):
             interval=interval,
             settings=settings,
         )
-        seen.wait("status")
+        if not settings.get("sleep"):
+            seen.wait("status")
         return firmware, seen
 
     desk.sensors = DESK["sensors"]

@@ -39,6 +39,7 @@ def test_all_is_published_at_qos_1(desk):
     firmware, watch = desk()
     watch.command("0.1")
     watch.wait("diagnostics")
+    watch.wait("air")
     firmware.interrupt()
     watch.wait("status", 2)
     assert {qos for _, _, qos, _ in watch.peer.messages} == {1}

@@ -105,10 +105,10 @@ def test_every_four_hours():
 
 def test_not_without_a_link():
     clock, port, server = world()
-    clock._link.up = False
+    clock.link.up = False
     run(clock, port, 20 * 24 * HOUR)  # longer than ticks can tell
     assert not server.asked
-    clock._link.up = True
+    clock.link.up = True
     clock.poll(port.ticks_ms())
     assert len(server.asked) == 1 and clock.time() == T0
 
