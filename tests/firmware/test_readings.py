@@ -137,9 +137,12 @@ def test_the_first_reading_does_not_wait(start, scripted):
     assert names == {
         "air", "air/error", "chip", "chip/error", "door", "door/error", "status"
     }  # fmt: skip
+    topic = b"home/desk/cmd/nothing"
+    scripted.send(bytes((0x30, 3 + len(topic), 0, len(topic))) + topic + b"1")
+    assert published(scripted, 1)[0][0] == "home/desk/response"  # and nothing before it
     for _, id in topics:
         scripted.send(b"\x40\x02" + id)
-    assert published(scripted, 2)[0][0] == "home/desk/info"
+    assert published(scripted, 1)[0][0] == "home/desk/info"
 
 
 def test_offline_after_ctrl_c(desk, watch, broker):
@@ -309,3 +312,5 @@ def test_a_day(calm, tmp_path):
     assert max(heap[1:]) - min(heap[1:]) < 1024, heap
     assert device.events("forgotten") == device.events("fed") == [[True]]
     assert device.events("blinks") == [[20]]
+    answer = json.loads(device.events("broken")[0][0])
+    assert (answer["ok"], answer["error"], answer["id"]) == (False, "ZeroDivisionError", 1)

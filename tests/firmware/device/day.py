@@ -154,6 +154,9 @@ begin = clock.ms
 while clock.ms < begin + 10000:
     app.step()
 tell("blinks", board.blinks)
+app.commands._commands["broken"] = lambda value: 1 // 0
+app.commands.take(b"day/x/cmd/broken", b'{"id": 1}', False)
+tell("broken", app.out[-1][1])
 tell("end", app.sensors[0].n, app.uptime, app.dropped + app.spool.dropped)
 sleep_ms(10)
 app.close()
