@@ -77,6 +77,11 @@ def led(on):
         _led.value(on)
 
 
+def heap_block() -> int:
+    """Bytes of the largest block that MicroPython's heap, or what it grows into, can have."""
+    return max([heap[2] for heap in esp32.idf_heap_info(esp32.HEAP_DATA)])
+
+
 def temperature() -> float:
     """°C of the chip; the first ESP32 has no calibration and may be 10 °C off."""
     read = getattr(esp32, "mcu_temperature", None)
