@@ -17,7 +17,7 @@ SEED ?= 1
 READY := $(VENV)/.stamp $(filter $(VENV)/bin/micropython,$(MICROPYTHON))
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help run test soak fuzz lint format bench size clean
+.PHONY: help run test soak fuzz lint format bench size heap clean
 .DELETE_ON_ERROR:
 
 help:
@@ -52,6 +52,9 @@ bench: $(READY) ## size, heap, instructions, throughput, and flash [PEERS=folder
 
 size: $(READY) ## the size of each file as .mpy
 	@$(RUN) tools.size --micropython $(MICROPYTHON)
+
+heap: $(VENV)/.stamp ## the live heap of the whole firmware on a 32-bit port; needs Node.js
+	@$(RUN) tools.heap
 
 clean: ## remove all that was made here
 	rm -rf $(VENV) build .pytest_cache .ruff_cache
