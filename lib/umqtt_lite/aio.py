@@ -126,7 +126,7 @@ class MQTTClient(client.MQTTClient):
     async def _look(self):
         # wait for another poll()
         if not (self._clock and self._state):
-            raise ConnectionLost(self.error)
+            raise ConnectionLost(self.error or "disconnected")
         t = loop.current_task()
         self._waits.push(t)
         t.data = self._waits

@@ -2,7 +2,7 @@
 #
 #     cuts.py LAST [twice]    LAST: "half" if the last operation is done by half
 #
-# The client is the real one, but nothing connects it: `connected` is set, and acknowledgements
+# The client is the real one, but nothing connects it: `up` is set, and acknowledgements
 # take their message out of its outbox. It stays alive over a cut, as the broker's view of it.
 
 import gc
@@ -95,13 +95,13 @@ class Run:
 
     def feed(self, count, each):
         """Acknowledge that many, so many at a time."""
-        self.client.connected = True
+        self.client.up = True
         while count > 0:
             self.poll()
             self.acknowledge(min(each, count))
             count -= each
         self.poll()
-        self.client.connected = False
+        self.client.up = False
 
 
 def scenario(run):
@@ -137,7 +137,7 @@ def scenario(run):
 def delivered(run):
     """All that the spool feeds, acknowledged in time."""
     found = []
-    run.client.connected = True
+    run.client.up = True
     while len(run.spool):
         run.poll()
         found += [n for _, n in run.flight()]
