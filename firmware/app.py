@@ -134,12 +134,16 @@ class App:
         client = self.client
         start = ticks_ms()
         while not self.power and client.up and ticks_diff(ticks_ms(), start) < _LAST_WORD:
+            if self._dog:
+                self._dog.feed()
             try:
                 client.publish(self._online[0], b"offline", True, 1)
                 break
             except OutboxFull:
                 client.poll()
                 client.wait(100)
+        if self._dog:
+            self._dog.feed()
         client.disconnect(_LAST_WORD)
         if self.spool is not None:
             try:

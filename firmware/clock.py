@@ -87,6 +87,8 @@ class Clock:
                 raise OSError("NTP server has no time")
             self._board.settime(t)
         except Exception as e:  # a reply that is too short is a ValueError
+            if not self.error:
+                print("ntp:", repr(e))
             self.error = e
             left = self._backoff
             self._backoff = min(2 * left, _LONGEST)

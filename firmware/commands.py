@@ -63,13 +63,20 @@ class Commands:
 
     def take(self, topic, payload, retain: bool):
         """The client's handler. Raises nothing."""
-        self._handle(bytes(topic), bytes(payload) if len(payload) <= _PAYLOAD else None, retain)
+        try:
+            payload = bytes(payload) if len(payload) <= _PAYLOAD else None
+            self._handle(bytes(topic), payload, retain)
+        except MemoryError as e:
+            print("command", repr(e))
 
     def skipped(self, topic, size: int):
         """The client's on_skip. Raises nothing."""
-        topic = bytes(topic)
-        if topic.startswith((self._app.base + "cmd/").encode()):
-            self._handle(topic, None, False)
+        try:
+            topic = bytes(topic)
+            if topic.startswith((self._app.base + "cmd/").encode()):
+                self._handle(topic, None, False)
+        except MemoryError as e:
+            print("command", repr(e))
 
     def _handle(self, topic, payload, retain):
         answer = OrderedDict()
@@ -146,6 +153,8 @@ class Commands:
                 raise CommandError("UnknownSensor", "the sensors are " + ", ".join(names))
         for sensor in sensors:
             sensor.read()
+            if self._app.power:
+                self._app.power.again(sensor.name)
 
     def _reboot(self, value):
         self._app.reboot()

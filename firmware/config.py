@@ -460,7 +460,7 @@ class _Check:
         v = self.object(v, keys, place)
         name = v["name"]
         if name:
-            for key in ("status", "info", "diagnostics", "cmd", "response", "crash"):
+            for key in ("status", "info", "diagnostics", "cmd", "response", "crash", "awake"):
                 self.used["name " + key] = ("the firmware", "")
             self.claim("name " + name, place + ".name")
         if module and v.get("i2c") and v.get("address"):

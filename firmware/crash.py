@@ -113,7 +113,10 @@ def note_progress(now) -> int:
         return min(left * 1000, _IDLE)
     n = safe()
     well()
-    return 0 if n else _IDLE
+    if not n:
+        return _IDLE
+    _up = 0  # the row that is left goes on until the restart
+    return 0
 
 
 def well():

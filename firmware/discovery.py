@@ -101,7 +101,7 @@ def entities(app):
                 if unit:
                     keys["unit_of_meas"] = unit
             yield "binary_sensor" if binary else "sensor", "%s_%s" % (sensor.name, value), keys
-    for value, unit, kind in _DIAGNOSTICS if app.settings["diagnostics"] else ():
+    for value, unit, kind in _DIAGNOSTICS if app.settings["diagnostics"] and not sleep else ():
         if value != "rssi" or app.station:
             keys = {
                 "stat_t": "~/diagnostics",
@@ -111,8 +111,7 @@ def entities(app):
                 "stat_cla": "measurement",
                 "ent_cat": "diagnostic",
             }
-            if not sleep:
-                keys["avty_t"] = "~/status"
+            keys["avty_t"] = "~/status"
             yield "sensor", "diagnostics_" + value, keys
     if not sleep:
         keys = {"stat_t": "~/status", "pl_on": "online", "pl_off": "offline"}

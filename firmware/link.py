@@ -135,7 +135,10 @@ class Link:
         return _LOOK
 
     def _fail(self, now, why):
-        self.error = "%s (%s)" % (why, self.ssid or "radio")
+        why = "%s (%s)" % (why, self.ssid or "radio")
+        if why != self.error:
+            print("wifi:", why)
+        self.error = why
         self._change(False)
         try:
             self.wifi.leave()

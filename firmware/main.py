@@ -91,11 +91,20 @@ def main() -> int:
     import config
     import remote
 
-    changed = remote.boot_check(board.CONFIG, board.reset)
+    app = None
+
+    def restart():
+        if app:
+            app.close()
+        board.reset()
+
+    changed = remote.boot_check(board.CONFIG, restart)
     try:
         settings = config.load(board.CONFIG, board.getenv, board.NAME)
     except config.ConfigError as error:
         print("ConfigError:", error)
+        if remote.rollback():
+            board.reset()
         return 2
     for name in ("config", "remote"):  # their memory is free for others
         sys.modules.pop(name)

@@ -32,6 +32,7 @@ _MEMORY = const(2048)  # bytes: the RTC memory of an ESP32
 _REAL = const(1 << 30)  # s: a time below has another beginning
 _QUIET = const(250)  # ms without a packet: nothing waits at the broker
 _FLUSH = const(250)  # ms for what is to be written at the end
+_CONVERSION = const(2000)  # ms that a reading may take
 _TRIES = const(3)  # connections that fail, then it sleeps
 _SYNC = const(3600)  # s between two syncs of the clock, which is inexact asleep
 _LONGEST = const(60000)  # ms
@@ -89,7 +90,14 @@ class Cycle:
 
     def stay(self, ms):
         """Stay awake for so long, if the connection does not end."""
-        self._until = ticks_add(self._ticks(), ms)
+        n = ticks_add(self._ticks(), ms)
+        if self._until is None or ticks_diff(n, self._until) > 0:
+            self._until = n
+
+    def again(self, name: str):
+        """Have another reading of a sensor published in this wake."""
+        self._read.discard(name)
+        self.stay(_CONVERSION)
 
     def reading(self, name: str, values: dict):
         """Keep a reading, the first of its sensor in this wake, or any while it is to stay awake,

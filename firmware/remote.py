@@ -83,8 +83,10 @@ def _merge(into, patch):
         if v is None:
             into.pop(key, None)
         else:
-            old = into.get(key)
-            if isinstance(v, dict) and isinstance(old, dict):
+            if isinstance(v, dict):
+                old = into.get(key)
+                if not isinstance(old, dict):
+                    old = into[key] = {}
                 _merge(old, v)
             else:
                 into[key] = v
@@ -204,7 +206,7 @@ def rollback() -> bool:
 
 
 def poll(now) -> int:
-    """ms until it wants to be called again. Rolls back and resets when the deadline is over."""
+    """ms until it wants to be called again. Resets when the deadline is over, to roll back."""
     global _due
     if not _path:
         return _FREE
@@ -212,7 +214,10 @@ def poll(now) -> int:
         _due = ticks_add(now, _DEADLINE)
     left = ticks_diff(_due, now)
     if left <= 0:
-        rollback()
+        # the next start rolls back, and tells
+        n = _old(_path)
+        if n != _STARTS:
+            os.rename(_name(_path, "old%d" % n), _name(_path, "old%d" % _STARTS))
         if _reset:
             _reset()
     return max(left, 0)

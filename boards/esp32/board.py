@@ -31,7 +31,8 @@ _STATUS = {
     212: "not found",
 }
 
-_station = None
+_station = _feeder = None
+_dog: machine.WDT = None
 _counters = {}  # by pin
 
 try:  # few builds name one
@@ -57,9 +58,14 @@ def reset():
 
 
 def halt(code):
-    """main has ended: a mistake in the configuration (2) and Ctrl-C (0) leave the REPL."""
+    """main has ended: a mistake in the configuration (2) and Ctrl-C (0) leave the REPL, and a
+    watchdog that is fed."""
+    global _feeder
     if code not in (0, 2):
         machine.reset()
+    if _dog:
+        _feeder = machine.Timer(0)
+        _feeder.init(period=500, callback=lambda _: _dog.feed())
 
 
 def deepsleep(ms):
@@ -69,7 +75,9 @@ def deepsleep(ms):
 
 
 def watchdog(ms):
-    return machine.WDT(timeout=max(ms, 1000))
+    global _dog
+    _dog = machine.WDT(timeout=max(ms, 1000))
+    return _dog
 
 
 def led(on):

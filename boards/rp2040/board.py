@@ -22,6 +22,7 @@ _MEMORY = "/memory.bin"
 _LONGEST = const(8388)  # ms, RP2040's watchdog
 _HARD = const(0x5EED01)  # marks
 _DEEP = const(0x5EED02)
+_RUNNING = const(0x5EED03)  # the watchdog is
 _FULL = const(0xA11140)  # no power saving; the driver's own costs up to 200 ms for each answer
 _SAVE = const(0xA11142)  # the driver's own
 
@@ -33,7 +34,9 @@ _SCRATCH = 0x400D800C if "RP2350" in sys.implementation._machine else 0x4005800C
 _mark = machine.mem32[_SCRATCH]
 machine.mem32[_SCRATCH] = 0
 
-_station = _dog = None
+_station = _feeder = None
+_dog: machine.WDT = None
+_nap = 3600000  # ms of light sleep in one, or half the watchdog's time
 _counters = {}  # by pin
 _led = Pin("LED", Pin.OUT)
 
@@ -52,7 +55,9 @@ def reset_cause() -> str:
         return "hard"
     if _mark == _DEEP:
         return "deepsleep"
-    return "watchdog" if machine.reset_cause() == machine.WDT_RESET else "power"
+    if machine.reset_cause() != machine.WDT_RESET:
+        return "power"
+    return "watchdog" if _mark == _RUNNING else "hard"  # machine.reset() is its work too
 
 
 def reset():
@@ -61,9 +66,14 @@ def reset():
 
 
 def halt(code):
-    """main has ended: a mistake in the configuration (2) and Ctrl-C (0) leave the REPL."""
+    """main has ended: a mistake in the configuration (2) and Ctrl-C (0) leave the REPL, and a
+    watchdog that is fed."""
+    global _feeder
     if code not in (0, 2):
         reset()
+    machine.mem32[_SCRATCH] = 0
+    if _dog:
+        _feeder = machine.Timer(-1, period=500, callback=lambda _: _dog.feed())
 
 
 def deepsleep(ms):
@@ -74,7 +84,7 @@ def deepsleep(ms):
     while ms > 0:
         if _dog:
             _dog.feed()
-        machine.lightsleep(min(ms, 4000 if _dog else 3600000))
+        machine.lightsleep(min(ms, _nap))
         sleep_ms(9)  # what made it return early is done with
         ms = ticks_diff(end, ticks_ms())
     machine.mem32[_SCRATCH] = _DEEP
@@ -83,8 +93,11 @@ def deepsleep(ms):
 
 def watchdog(ms):
     """At most 8388 ms; no single step of the program may take longer."""
-    global _dog
-    _dog = machine.WDT(timeout=min(ms, _LONGEST))
+    global _dog, _nap
+    ms = min(ms, _LONGEST)
+    _nap = ms // 2
+    machine.mem32[_SCRATCH] = _RUNNING
+    _dog = machine.WDT(timeout=ms)
     return _dog
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ports import CYW43, ESP32, Pin, Registers, Reset, clock, start
+from ports import CYW43, ESP32, Pin, Registers, Reset, Timer, clock, start
 
 
 def raises(error, call, *args):
@@ -39,7 +39,13 @@ def test_rp2040_reset_causes():
             assert board.reset_cause() == "hard"
             raises(Reset, board.deepsleep, 100)
             assert start(CYW43, 3, kept).reset_cause() == "deepsleep"
-            assert start(CYW43, 3, kept).reset_cause() == "watchdog"  # no mark: it was one
+            board = start(CYW43, 3, kept)
+            assert board.reset_cause() == "hard"  # no mark: machine.reset()
+            board.watchdog(8000)
+            assert start(CYW43, 3, kept).reset_cause() == "watchdog"
+            board.watchdog(8000)
+            board.halt(0)  # not by a crash
+            assert start(CYW43, 3, kept).reset_cause() == "hard"
         finally:
             sys.modules["sys"] = sys
 
@@ -58,6 +64,11 @@ def test_halt():
         for code in (0, 2):
             board.halt(code)
         raises(Reset, board.halt, 1)
+        dog = board.watchdog(1500)
+        board.halt(0)  # it is fed on, for who is at the REPL
+        for _ in range(9):
+            Timer.running.tick()
+        dog.feed()
 
 
 def test_watchdog_is_never_longer_than_the_chip_can():

@@ -246,6 +246,25 @@ class WDT:
         self.fed = clock.ticks_ms()
 
 
+class Timer:
+    """Its callback is called by tick()."""
+
+    running = None
+
+    def __init__(self, *_, **options):
+        if options:
+            self.init(**options)
+
+    def init(self, period, callback):
+        self.period = period
+        self.callback = callback
+        Timer.running = self
+
+    def tick(self):
+        clock.ms += self.period
+        self.callback(self)
+
+
 class Registers(dict):
     def __getitem__(self, address):
         return self.get(address, 0)
@@ -261,6 +280,7 @@ class Machine(Module):
     def __init__(self, cause, mem32, **names):
         self.Pin = Pin
         self.WDT = WDT
+        self.Timer = Timer
         self.WDT_RESET = 3
         self.cause = cause
         self.mem32 = mem32

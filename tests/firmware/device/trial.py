@@ -79,9 +79,10 @@ def too_late(run):
     assert remote.poll(1000) == 300000
     assert remote.poll(300999) == 1
     assert remote.poll(301000) == 0 and run.resets == 1
-    assert run.restart() == (None, 1)
+    assert run.restart() == ("rolled back", 1)
     assert remote.poll(301000) > 0
     assert not remote.rollback()
+    assert run.restart() == (None, 1)
 
 
 def without_restart(run):
