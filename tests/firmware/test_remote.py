@@ -72,6 +72,8 @@ def test_what_may_be_changed(change):
     said, found = change({"interval": None, "sensors": {"air": {"interval": None}}})
     assert said == [""]
     assert "interval" not in found and "interval" not in found["sensors"][0]
+    said, _ = change({"sensors": {"ground": {"values": {"temperature": {"offset": None}}}}})
+    assert said == [""]  # null of what is not there
 
 
 REFUSED = [

@@ -188,6 +188,7 @@ def test_stay():
     wake = Wake(Board())
     wake.app.client.up = True
     wake.cycle.stay(20 * 60000)
+    wake.cycle.stay(5000)  # shortens nothing
     for _ in range(20 * 60 + 28):
         wake.poll(1000)
     assert asleep(wake, 1000)
