@@ -14,6 +14,7 @@ def work(watch, lamp, topic):
         watch.publish(topic + "/set", order, 1)
     states = [payload for _, payload, _, _ in watch.wait(5)]
     assert states == [b"ready", b"on", b"off", b"on", b"off"]
+    lamp.wait("lamp", count=4)  # it is printed before, and may be read later
     assert lamp.events("lamp") == [[True], [False], [True], [False]]
 
 
