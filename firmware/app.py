@@ -91,7 +91,7 @@ class App:
         self._acked = False  # anything but `online`
         self.client = client = client(
             base[:-1].replace("/", "-"),  # as unique as the topics must be
-            settings.get("brokers") or [settings["broker"]],
+            settings["brokers"],
             user=settings["user"],
             password=settings["password"],
             keepalive=settings["keepalive"],

@@ -34,7 +34,6 @@ _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _BOARDS = {"rp2040": (29, "8.388"), "esp32": (48, "300")}
 _ANY = (255, "300")
 
-INTERVAL = "a number of seconds from 0.1 to 86400"
 _SECONDS = "number 0.1 86400 seconds"
 _FACTOR = "number -1000000 1000000"
 _VALUE = {
@@ -115,11 +114,6 @@ _EXPECTED = {
 
 class ConfigError(Exception):
     """The configuration cannot be used. One line for each mistake: the place and the remedy."""
-
-
-def interval(value):
-    """The seconds between two readings; an error if `value` is not what INTERVAL says."""
-    return _Check("", "").fits(value, _SECONDS, "")
 
 
 def _words(words):

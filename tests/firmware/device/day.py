@@ -109,7 +109,7 @@ port, hours, folder = sys.argv[1:]
 board = Board()
 app = App(
     {
-        "broker": ("127.0.0.1", int(port)),
+        "brokers": [("127.0.0.1", int(port))],
         "prefix": "day",
         "device": folder.split("/")[-1],
         "user": None,
