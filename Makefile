@@ -24,7 +24,7 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(READY) ## the firmware on this desk, against a broker [SECONDS=10] [BROKER=host:port]
-	@$(RUN) tools.run --micropython $(MICROPYTHON) \
+	@$(RUN) tools run --micropython $(MICROPYTHON) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BROKER),--broker $(BROKER))
 
 test: $(READY) mosquitto $(STUBS:%=%/.stamp) ## every test, under CPython and MicroPython [ARGS=pytest's arguments]

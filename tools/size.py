@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.run import ROOT, Failed, find_micropython
+from tools.console import ROOT, Failed
+from tools.programs import find_micropython
 
 LIB = ROOT / "lib"
 BUILD = ROOT / "build/mpy"

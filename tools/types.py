@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.run import ROOT
+from tools.console import ROOT
 
 PORTS = {"rp2040": "rp2"}  # where a board's name is not that of its port
 

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tools.bench import measure
-from tools.run import Failed, find_micropython, start_broker
+from tools.console import Failed
+from tools.programs import find_micropython, start_broker
 from tools.size import core_size
 
 TITLES = {

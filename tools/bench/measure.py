@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tools.run import ROOT, Failed
+from tools.console import ROOT, Failed
 from tools.size import BUILD, compile_mpy, sizes
 
 DEVICE = Path(__file__).with_name("device")

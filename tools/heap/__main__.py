@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.run import ROOT, Failed
+from tools.console import ROOT, Failed
 from tools.size import LIB, compile_mpy, modules
 
 BUILD = ROOT / "build/heap"
