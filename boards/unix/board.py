@@ -12,8 +12,11 @@ getenv = os.getenv  # overrides in the configuration; None where a board has no 
 
 NAME = "unix"
 SINCE = ticks_ms()  # at the start
-# Beside this file, or the one that UMQTT_CONFIG names.
-CONFIG: str = getenv("UMQTT_CONFIG") or __file__[: __file__.rfind("/") + 1] + "config.json"
+# The one that UMQTT_CONFIG names, else beside this file; above it, where that is in lib/.
+_folder = __file__[: __file__.rfind("/") + 1]
+CONFIG: str = getenv("UMQTT_CONFIG") or (
+    (_folder[:-4] if _folder.endswith("lib/") else _folder) + "config.json"
+)
 
 halt = sys.exit  # what a board does when main ends
 

@@ -24,7 +24,7 @@ def test_safe_mode_after_three_crashes(start, watch, broker, base, tmp_path):
     firmware = start(config)
     crash = json.loads(seen.wait("crash")[1])
     assert crash["row"] == crash["count"] == 3
-    assert "main.py" in crash["crash"] and "OSError" in crash["crash"]
+    assert "node.py" in crash["crash"] and "OSError" in crash["crash"]
     seen.wait("diagnostics")
     assert seen.command("1", "read")["ok"]
     assert not seen.all("air")

@@ -208,7 +208,7 @@ def start():
 
     app.App.run = watch
     app.App.close = lambda app: None
-    import main  # noqa: F401
+    import node  # noqa: F401
 
 
 def step():
