@@ -1,0 +1,46 @@
+"""The boards that there are: each boards/<name>/target.toml."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.console import ROOT, USAGE, Failed
+
+BOARDS = ROOT / "boards"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build of MicroPython that is published, for one chip."""
+
+    name: str  # "ESP32_GENERIC"
+    chip: str  # "esp32", "esp32s3", "esp32c3", "rp2040", "rp2350"
+    sha256: dict[str, str]  # of the published file, by version; only what is known for certain
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str  # "esp32"
+    folder: Path
+    port: str  # MicroPython's: sys.platform on the device
+    micropython: str  # the version that the firmware is built for
+    usb: tuple[str, ...]  # "vid:pid" that such a board may show
+    builds: dict[str, Build]  # by name; the first one is the default
+
+
+def names() -> list[str]:
+    return sorted(file.parent.name for file in BOARDS.glob("*/target.toml"))
+
+
+def find(name: str) -> Target:
+    """The board of this name. Failed where there is none."""
+    if name not in names():
+        raise Failed(f"no board {name!r}; there are {', '.join(names())}", USAGE)
+    folder = BOARDS / name
+    table = tomllib.loads((folder / "target.toml").read_text())
+    builds = {
+        key: Build(key, value["chip"], value.get("sha256", {}))
+        for key, value in table.get("builds", {}).items()
+    }
+    usb = tuple(table.get("usb", ()))
+    return Target(name, folder, table["port"], table["micropython"], usb, builds)
