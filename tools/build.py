@@ -91,7 +91,7 @@ def sensors(path: Path) -> list[str]:
     try:
         found = config.parse(path.read_bytes())
     except OSError as error:
-        raise Failed(f"{path}: {error.strerror}; every board has an example", CONFIG)
+        raise Failed(f"{path}: {error.strerror}; every board has an example", CONFIG) from None
     listed = found.get("sensors", []) if isinstance(found, dict) else []
     kinds = sorted({str(one["type"]) for one in listed if isinstance(one, dict) and "type" in one})
     known = [file.stem for file in (FIRMWARE / "sensors").glob("[!_]*.py")]
@@ -108,7 +108,7 @@ def build(target: Target, path: Path | None = None) -> Path:
     kinds = sensors(path)
     tree = ROOT / "build" / target.name
     wanted = {}  # in the tree: file that it is made of
-    for module, (folder, source) in modules(target, kinds).items():
+    for folder, source in modules(target, kinds).values():
         name = Path("lib", source.relative_to(folder)).with_suffix(".mpy")
         wanted[name.as_posix()] = source
         made = tree / name
@@ -140,17 +140,21 @@ def build(target: Target, path: Path | None = None) -> Path:
     return tree
 
 
-def beside(path: Path, settings: dict) -> dict[str, bytes]:
+def beside(path: Path) -> dict[str, bytes]:
     """What belongs to a configuration but to no build: its secrets and certificates, by name."""
-    tls = settings["tls"] or {}
-    names = ["secrets.json", *filter(None, (tls.get(key) for key in ("ca", "cert", "key")))]
+    tls = config.parse(path.read_bytes()).get("tls")
+    names = ["secrets.json"]
+    if tls is True:
+        names.append("ca.pem")
+    elif isinstance(tls, dict):
+        names += [tls[key] for key in ("ca", "cert", "key") if tls.get(key)]
     return {
-        name: (path.parent / name).read_bytes() for name in names if (path.parent / name).exists()
+        name: (path.parent / name).read_bytes() for name in names if (path.parent / name).is_file()
     }
 
 
 def check(path: Path, target: Target) -> None:
-    """The firmware's own check. Raises ConfigError; where there are no secrets, none are missed."""
+    """The firmware's own check; raises ConfigError. Without secrets.json no secret is missed."""
     try:
         config.load(str(path), None, target.name)
     except config.ConfigError as error:

@@ -1,0 +1,289 @@
+"""The cable to a board: which ports there are, and mpremote's connection through one of them."""
+
+import ast
+import contextlib
+import errno
+import io
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import serial
+from mpremote.transport import TransportError, TransportExecError
+from mpremote.transport_serial import SerialTransport
+from serial.tools import list_ports
+
+from tools import targets
+from tools.console import CABLE, Failed
+from tools.targets import Target
+
+PIECE = 512  # bytes written at once: what a board compiles for it must find room in its heap
+PATIENCE = 10  # seconds for an answer
+HASHES = """\
+import hashlib, binascii
+def f(n):
+ try:
+  with open(n, 'rb') as s:
+   h = hashlib.sha256()
+   b = memoryview(bytearray(512))
+   while 1:
+    k = s.readinto(b)
+    if not k: break
+    h.update(b[:k])
+  return binascii.hexlify(h.digest()).decode()
+ except OSError: pass
+for n in %r: print(repr(n), ':', repr(f(n)), ',')
+"""
+# A soft reset would end the desk's process, and its raw REPL lets no Ctrl-C through.
+DESK_RESET = """\
+import os, sys
+if 'lib' not in sys.path and '/lib' not in sys.path: sys.path.append('lib')
+try:
+ os.system('stty isig')
+ again = True
+ while again:
+  sys.modules.clear()
+  try: exec(open('main.py').read(), {'__name__': '__main__'})
+  except SystemExit as e: again = e.args and e.args[0] == 3
+  else: again = False
+finally: os.system('stty -isig')
+"""
+
+
+@dataclass(frozen=True)
+class Port:
+    device: str  # /dev/ttyACM0
+    what: str  # how it calls itself
+    boards: tuple[str, ...]  # what it may be
+
+
+class Refused(Failed):
+    """The board's own file system said no."""
+
+    def __init__(self, port: str, error: OSError):
+        reason = os.strerror(error.errno).lower()
+        super().__init__(f"the board at {port} cannot use {error.strerror}: {reason}")
+        self.errno = error.errno
+
+
+def ports() -> list[Port]:
+    """The serial ports that may be a board's: all that are on USB."""
+    known = [targets.find(name) for name in targets.names()]
+    found = []
+    for one in list_ports.comports():
+        if one.vid is not None:
+            usb = f"{one.vid:04x}:{one.pid:04x}"
+            boards = tuple(target.name for target in known if usb in target.usb)
+            what = " ".join(filter(None, (one.manufacturer, one.product, one.serial_number)))
+            found.append(Port(one.device, f"{what or one.description} ({usb})", boards))
+    return sorted(found, key=lambda port: port.device)
+
+
+def find(port: str | None, target: Target | None = None) -> str:
+    """`port`, or that of the one board that is connected. Failed lists them if there are more."""
+    if port:
+        return port
+    if target and target.port == "linux":
+        raise Failed(
+            "the desk board has no port of its own: start one with `python -m tools desk` and "
+            "name it with --port socket://127.0.0.1:PORT",
+            CABLE,
+        )
+    found = ports()
+    fitting = [one for one in found if target is None or target.name in one.boards] or found
+    if len(fitting) == 1:
+        return fitting[0].device
+    if not found:
+        raise Failed(
+            "no board is connected: is the cable one that carries data, and has the board "
+            "MicroPython (`flash`)? A board elsewhere is named with --port",
+            CABLE,
+        )
+    lines = [
+        f"  {one.device}  {' or '.join(one.boards) or 'unknown'}: {one.what}" for one in fitting
+    ]
+    raise Failed("\n".join(["several boards are connected; name one with --port:", *lines]), CABLE)
+
+
+def explain(port: str, error: Exception) -> str:
+    """What to look at when a port cannot be opened."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, serial.SerialException) and number is None:
+        found = re.search(r"\[Errno (\d+)\]", str(error))
+        number = int(found[1]) if found else None
+    if port.startswith(("socket://", "rfc2217://")):
+        return f"nothing answers at {port}: is the board's program running, with this port?"
+    if number == errno.ENOENT:
+        there = ", ".join(one.device for one in ports()) or "none on USB"
+        return f"there is no port {port}: is the board connected? Ports: {there}"
+    if number == errno.EACCES:
+        return (
+            f"no permission for {port}: add yourself to its group with "
+            "`sudo usermod -aG dialout $USER` (uucp on some systems), then log in again"
+        )
+    if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
+        return f"{port} is in use: close the terminal, monitor or IDE that has it"
+    return f"{port} cannot be opened: {error}"
+
+
+class Cable:
+    """A board's raw REPL. Its program is interrupted, and stays so until reset().
+
+    with Cable(port) as cable: ...
+
+    Whatever goes wrong with the cable is a Failed with the code CABLE.
+    """
+
+    def __init__(self, port: str):
+        self.port = port
+        self.transport: SerialTransport | None = None
+
+    def __enter__(self) -> "Cable":
+        try:
+            # mpremote keeps the reason to itself
+            with serial.serial_for_url(self.port, do_not_open=True) as probe:
+                if not self.port.startswith(("socket://", "rfc2217://")):
+                    probe.exclusive = True
+                    probe.open()
+        except (OSError, ValueError) as error:
+            raise Failed(explain(self.port, error), CABLE) from None
+        with self.watch():
+            self.transport = SerialTransport(self.port, timeout=PATIENCE)
+        try:
+            with self.watch():
+                self.transport.enter_raw_repl(soft_reset=False, timeout_overall=PATIENCE)
+            told = self.eval(
+                "(__import__('sys').platform, __import__('sys').implementation.version, "
+                "getattr(__import__('sys').implementation, '_mpy', 0) & 255, "
+                "getattr(__import__('sys').implementation, '_machine', '?'), "
+                "__import__('os').getcwd())"
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.platform, version, self.mpy, self.machine, self.root = told
+        self.version = ".".join(map(str, version[:3]))
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.transport and self.transport.in_raw_repl:
+            with contextlib.suppress(Exception):
+                self.transport.exit_raw_repl()
+        self.close()
+
+    def close(self) -> None:
+        if self.transport:
+            with contextlib.suppress(Exception):
+                self.transport.close()
+            self.transport = None
+
+    @contextlib.contextmanager
+    def watch(self, path: str | None = None) -> Iterator[None]:
+        """Errors of mpremote and pyserial become Failed; what mpremote prints is left out."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        except TransportExecError as error:
+            raise Failed(f"the board at {self.port}: {last_line(error.error_output)}") from None
+        except (TransportError, struct.error) as error:
+            if "access" in str(error):
+                raise Failed(explain(self.port, error), CABLE) from None
+            raise Failed(
+                f"the board at {self.port} does not answer ({error}): has it MicroPython "
+                "(`flash`)? Press its reset button, and look whether another program has the port",
+                CABLE,
+            ) from None
+        except OSError as error:  # pyserial's, too
+            if path and error.args[1:] == (path,):  # mpremote's form of the board's
+                raise Refused(self.port, error) from None
+            raise Failed(
+                f"the cable to {self.port} was cut ({error}): the board has its old program; "
+                "connect it and do this again",
+                CABLE,
+            ) from None
+
+    def check(self, target: Target) -> None:
+        """Failed if another kind of board is there, or one with a MicroPython that is too old."""
+        if self.platform != target.port:
+            fitting = [n for n in targets.names() if targets.find(n).port == self.platform]
+            hint = f": --board {' or '.join(fitting)}?" if fitting else ""
+            raise Failed(f"the board at {self.port} is {self.machine}, not {target.name}{hint}")
+        if tuple(map(int, self.version.split("."))) < (1, 22):
+            raise Failed(
+                f"the board at {self.port} has MicroPython {self.version}; 1.22 or later is "
+                "needed: `flash` brings one"
+            )
+
+    # Running code
+
+    def exec(self, code: str) -> str:
+        """What the code prints. Failed if it raises."""
+        with self.watch():
+            return self.transport.exec(code).decode(errors="replace")
+
+    def eval(self, expression: str):
+        with self.watch():
+            return self.transport.eval(expression)
+
+    # Files
+
+    def read(self, path: str) -> bytes | None:
+        """None if there is none."""
+        try:
+            with self.watch(path):
+                return bytes(self.transport.fs_readfile(path, chunk_size=PIECE))
+        except Refused as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+
+    def write(self, path: str, data: bytes, advance: Callable[[int], None] | None = None) -> None:
+        """Refused, with errno ENOSPC where the file system is full."""
+        done = 0
+
+        def tell(written: int, _size: int) -> None:
+            nonlocal done
+            if advance:
+                advance(written - done)
+            done = written
+
+        with self.watch(path):
+            self.transport.fs_writefile(path, data, PIECE, tell)
+
+    def hashes(self, paths: list[str]) -> dict[str, str | None]:
+        """SHA-256 of each file, in hex; None where there is none."""
+        return ast.literal_eval("{" + self.exec(HASHES % paths) + "}")
+
+    # The program
+
+    def reset(self) -> None:
+        """Soft reset: boot.py and main.py run. What they print comes by lines()."""
+        with self.watch():
+            if self.platform == "linux":
+                self.transport.exec_raw_no_follow(DESK_RESET)
+            else:
+                self.transport.exit_raw_repl()
+                self.transport.serial.write(b"\x04")
+            self.transport.in_raw_repl = False
+
+    def lines(self, seconds: float) -> Iterator[str]:
+        """What the board prints, line by line, for so long."""
+        deadline = time.monotonic() + seconds
+        line = b""
+        while (left := deadline - time.monotonic()) > 0:
+            with self.watch():
+                self.transport.serial.timeout = left
+                piece = self.transport.serial.read(1)
+            if piece == b"\n":
+                yield line.decode(errors="replace").strip("\r\x04>")
+                line = b""
+            else:
+                line += piece
+
+
+def last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "an exception without a word"

@@ -1,0 +1,177 @@
+"""Bring the program onto a board over the cable: only what changed, all of it or nothing.
+
+New files come beside the old ones; when all are there, whole, one step on the board puts them in
+their places (firmware/update.py). So a cable that is cut leaves the old program, and what has come
+is not sent again. Then the board starts anew, and its first lines are shown.
+
+Without --config the board keeps its own configuration, and gets the drivers that this names; a
+board without one gets that of boards/<board>/. With --config it gets that one, and secrets.json
+and certificates from beside it.
+"""
+
+import errno
+import json
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+from tools import cable
+from tools.build import MPY, beside, build, check
+from tools.cable import Cable, Refused
+from tools.console import CABLE, ROOT, Failed, add_board, add_config, add_port, progress, say
+from tools.targets import Target, find
+
+BLOCK = 4096  # bytes of flash
+SPARE = 2  # blocks that the file system itself needs
+# A change of the configuration that is on trial on the board ends with a new one.
+TRIAL = ("config.new", *(f"config.old{n}" for n in range(4)))
+NEW = """\
+import os
+def f(d):
+ for e in os.ilistdir(d or '.'):
+  n = d + '/' + e[0] if d else e[0]
+  if n.endswith('.new'): print(repr(n), end=',')
+  elif e[1] == 0x4000 and n.startswith('lib'): f(n)
+f('')
+"""
+FREE = "(lambda s: s[0] * s[3])(__import__('os').statvfs('.'))"
+FINISH = (ROOT / "firmware/update.py").read_text() + "\nfinish()\n"
+
+
+def send(cable: Cable, files: dict[str, bytes], remove: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """Make files of the board, by path from its root, be as given, and others not be there.
+
+    Returns what was sent. Whatever raises Failed has changed nothing.
+    """
+    if cable.hashes(["update.txt"])["update.txt"]:  # the power was cut in the last step of one
+        cable.exec(FINISH)
+    wanted = {name: sha256(data).hexdigest() for name, data in files.items()}
+    come = [name for name in cable_new(cable) if name not in TRIAL]
+    there = cable.hashes([*wanted, *remove, *come])
+    changed = {name: data for name, data in files.items() if there[name] != wanted[name]}
+    gone = [name for name in remove if there[name]]
+    if not changed and not gone:
+        remove_files(cable, come)
+        return {}
+    todo = {
+        name: data for name, data in changed.items() if there.get(f"{name}.new") != wanted[name]
+    }
+    remove_files(cable, [name for name in come if name.removesuffix(".new") not in changed])
+    make_folders(cable, changed)
+    try:
+        room = cable.eval(FREE)
+        blocks = sum(-(-len(data) // BLOCK) for data in todo.values()) + SPARE
+        if blocks * BLOCK > room:
+            raise full(cable, blocks * BLOCK, room)
+        with progress("sending", sum(map(len, todo.values()))) as advance:
+            for name, data in todo.items():
+                cable.write(f"{name}.new", data, advance)
+        come = [f"{name}.new" for name in changed]
+        there = cable.hashes(come)
+        for name in changed:
+            if there[f"{name}.new"] != wanted[name]:
+                raise Failed(f"{name} did not arrive whole at {cable.port}: do this again")
+        # main.py needs update.mpy: at any moment in between, a start finds both or neither
+        order = sorted(changed, key=lambda name: (name == "main.py", name != "lib/update.mpy"))
+        journal = [f"+{name}" for name in order] + [f"-{name}" for name in gone]
+        cable.write("update.tmp", "".join(f"{line}\n" for line in journal).encode())
+    except Refused as error:
+        remove_files(cable, [*(f"{name}.new" for name in changed), "update.tmp"])
+        if error.errno == errno.ENOSPC:
+            raise full(cable, sum(map(len, todo.values())), cable.eval(FREE)) from None
+        raise
+    cable.exec("import os\nos.rename('update.tmp', 'update.txt')\n" + FINISH)
+    return todo
+
+
+def full(cable: Cable, need: int, room: int) -> Failed:
+    return Failed(
+        f"the file system of the board at {cable.port} is full: {need:,} bytes are needed and "
+        f"{room:,} free. Nothing was changed; remove files (`mpremote ls`, `mpremote rm`), or a "
+        "spool that is no longer used"
+    )
+
+
+def cable_new(cable: Cable) -> list[str]:
+    return [name for name in cable.exec(NEW).replace("'", "").split(",") if name]
+
+
+def remove_files(cable: Cable, names: list[str]) -> None:
+    if names:
+        cable.exec(f"import os\nfor n in {names!r}:\n try: os.remove(n)\n except OSError: pass")
+
+
+def make_folders(cable: Cable, names) -> None:
+    folders = sorted({str(parent) for name in names for parent in Path(name).parents} - {"."})
+    if folders:
+        cable.exec(f"import os\nfor n in {folders!r}:\n try: os.mkdir(n)\n except OSError: pass")
+
+
+def old_files(cable: Cable) -> list[str]:
+    """What the last deploy has put there."""
+    try:
+        return list(json.loads(cable.read("manifest.json") or b"{}").get("files", ()))
+    except (ValueError, AttributeError):
+        return []
+
+
+def start(cable: Cable, lines: int = 3, seconds: float = 2) -> None:
+    """Reset the board and show its first lines."""
+    cable.reset()
+    for line in cable.lines(seconds):
+        if line.strip():
+            say(f"  {line}")
+            lines -= 1
+            if not lines:
+                return
+
+
+def arguments(parser) -> None:
+    add_board(parser)
+    add_port(parser)
+    add_config(parser)
+
+
+def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
+    """Returns what was sent."""
+    own = None if path else cable.read("config.json")
+    extra = {}
+    if own is None:
+        path = path or target.folder / "config.json"
+        extra = beside(path)
+        tree = build(target, path)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_bytes(own)
+            tree = build(target, Path(folder) / "config.json")
+    files = {
+        file.relative_to(tree).as_posix(): file.read_bytes()
+        for file in sorted(tree.rglob("*"))
+        if file.is_file()
+    }
+    remove = [name for name in old_files(cable) if name not in files]
+    if own is None:
+        remove += TRIAL
+    return send(cable, files | extra, tuple(remove))
+
+
+def run(args) -> int:
+    target = find(args.board)
+    if args.config:
+        check(args.config, target)
+    port = cable.find(args.port, target)
+    with Cable(port) as board:
+        board.check(target)
+        if board.mpy != MPY:
+            raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
+        try:
+            sent = deploy(board, target, args.config)
+        except Failed as error:
+            if error.code != CABLE:
+                board.reset()  # the old program goes on
+            raise
+        size = sum(map(len, sent.values()))
+        say(f"{len(sent)} files sent, {size:,} bytes" if sent else "nothing to send: all is there")
+        say(f"{board.machine}, MicroPython {board.version}, starts:")
+        start(board)
+    return 0
