@@ -68,3 +68,9 @@ def peer():
 def topic(request):
     """A topic that no other test uses."""
     return "t/" + request.node.name.replace("[", "/").replace("]", "")
+
+
+@pytest.fixture
+def base(request):
+    """<prefix>/<device> that no other test uses."""
+    return "test/" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-32:]

@@ -21,7 +21,7 @@ from tools.console import CABLE, Failed
 from tools.targets import Target
 
 PIECE = 512  # bytes written at once: what a board compiles for it must find room in its heap
-PATIENCE = 10  # seconds for an answer
+PATIENCE = 5  # seconds for an answer
 HASHES = """\
 import hashlib, binascii
 def f(n):
@@ -41,9 +41,9 @@ for n in %r: print(repr(n), ':', repr(f(n)), ',')
 DESK_RESET = """\
 import os, sys
 if 'lib' not in sys.path and '/lib' not in sys.path: sys.path.append('lib')
+again = not os.system('stty isig < /dev/tty')
+if not again: print('not started: no Ctrl-C would end it, as this terminal controls no process')
 try:
- os.system('stty isig')
- again = True
  while again:
   sys.modules.clear()
   try: exec(open('main.py').read(), {'__name__': '__main__'})

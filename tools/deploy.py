@@ -171,7 +171,9 @@ def run(args) -> int:
                 board.reset()  # the old program goes on
             raise
         size = sum(map(len, sent.values()))
-        say(f"{len(sent)} files sent, {size:,} bytes" if sent else "nothing to send: all is there")
+        plural = "" if len(sent) == 1 else "s"
+        told = f"{len(sent)} file{plural} sent, {size:,} bytes"
+        say(told if sent else "nothing to send: all is there")
         say(f"{board.machine}, MicroPython {board.version}, starts:")
         start(board)
     return 0

@@ -1,5 +1,6 @@
 """Programs of this machine that the tools start: MicroPython's unix port, a broker."""
 
+import os
 import shlex
 import shutil
 import socket
@@ -15,13 +16,17 @@ PATIENCE = 5  # seconds for anything on this machine to start, answer or end
 
 
 def find_micropython(name: str | None) -> str:
-    """The interpreter named, else the one installed with this Python, else one on PATH."""
+    """The one named, here or by MICROPYTHON; else the one beside this Python, or on PATH."""
     beside = Path(sys.executable).with_name("micropython")
-    name = name or (str(beside) if beside.exists() else "micropython")
+    name = (
+        name
+        or os.environ.get("MICROPYTHON")
+        or (str(beside) if beside.exists() else "micropython")
+    )
     path = shutil.which(name)
     if path is None:
         raise Failed(f"no MicroPython at {name}: name yours with --micropython PATH")
-    return path
+    return os.path.abspath(path)
 
 
 def iotcore(host: str, port: int) -> list[str]:

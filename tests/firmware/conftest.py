@@ -145,12 +145,6 @@ def retained(peer, topic_filter):
     return {topic: payload for topic, payload, _, retain in peer.messages if retain}
 
 
-@pytest.fixture
-def base(request):
-    """<prefix>/<device> that no other test uses."""
-    return "test/" + "".join(c if c.isalnum() else "-" for c in request.node.name)[-32:]
-
-
 class Scripted:
     """A broker for one connection at a time, which only does as it is told."""
 

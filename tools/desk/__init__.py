@@ -42,7 +42,7 @@ class Board:
         self.port = f"socket://127.0.0.1:{self.server.getsockname()[1]}"
         self.host: socket.socket | None = None
         self.cut_after: int | None = None  # bytes from the host until the cable is pulled
-        self.starts = 0
+        self.taken = 0  # bytes from the host
         self.process: subprocess.Popen | None = None
         self.terminal = -1
         self.wake, self.waker = os.pipe()
@@ -79,11 +79,14 @@ class Board:
             env={key: value for key, value in os.environ.items() if key != "MICROPYPATH"},
         )
         os.close(inside)
-        self.starts += 1
 
     def power_off(self) -> None:
         end_process(self.process)
         os.close(self.terminal)
+
+    def restart(self) -> None:
+        """Cut the power; it comes again at once."""
+        self.process.kill()
 
     def cut(self) -> None:
         """Pull the cable."""
@@ -133,6 +136,7 @@ class Board:
                 self.cut_after = None
                 os.write(self.terminal, data)
                 data = b""
+        self.taken += len(data)
         if data:
             os.write(self.terminal, data)
         else:
