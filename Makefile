@@ -6,6 +6,11 @@ MICROPYTHON ?= $(VENV)/bin/micropython
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 STUBS := $(addprefix build/stubs/,unix esp32 rp2)
 
+BOARD ?=
+PORT ?=
+CONFIG ?=
+FIRMWARE ?=
+FILE ?=
 SECONDS ?=
 BROKER ?=
 PEERS ?=
@@ -17,15 +22,49 @@ SEED ?= 1
 READY := $(VENV)/.stamp $(filter $(VENV)/bin/micropython,$(MICROPYTHON))
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help run test soak fuzz lint format bench size heap clean
+# What names a board, where it is connected, and its configuration.
+BOARD_ := $(if $(BOARD),--board $(BOARD))
+PORT_ := $(if $(PORT),--port $(PORT))
+CONFIG_ := $(if $(CONFIG),--config $(CONFIG))
+SECONDS_ := $(if $(SECONDS),--seconds $(SECONDS))
+BROKER_ := $(if $(BROKER),--broker $(BROKER))
+
+.PHONY: help run build image flash deploy provision monitor doctor fleet desk
+.PHONY: test soak fuzz lint format bench size heap clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: $(READY) ## the firmware on this desk, against a broker [SECONDS=10] [BROKER=host:port]
-	@$(RUN) tools run --micropython $(MICROPYTHON) \
-		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(BROKER),--broker $(BROKER))
+run: $(READY) ## the firmware on this desk, or from here on a board [BOARD=esp32] [SECONDS=10] [BROKER=host:port]
+	@$(RUN) tools run $(BOARD_) $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) --micropython $(MICROPYTHON)
+
+build: $(READY) ## a board's device tree, as .mpy BOARD=esp32 [CONFIG=file]
+	@$(RUN) tools build $(BOARD_) $(CONFIG_) $(ARGS)
+
+image: $(READY) ## one file that takes a bare board to a node BOARD=esp32 [CONFIG=file] [FIRMWARE=file]
+	@$(RUN) tools image $(BOARD_) $(CONFIG_) $(if $(FIRMWARE),--firmware $(FIRMWARE)) $(ARGS)
+
+flash: $(READY) ## write an image to a board BOARD=esp32 [PORT=...]
+	@$(RUN) tools flash $(BOARD_) $(PORT_) $(ARGS)
+
+deploy: $(READY) ## the program onto a board: only what changed BOARD=esp32 [PORT=...] [CONFIG=file]
+	@$(RUN) tools deploy $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
+
+provision: $(READY) ## Wi-Fi, broker and secrets onto a board BOARD=esp32 [PORT=...] [CONFIG=file]
+	@$(RUN) tools provision $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
+
+monitor: $(READY) ## what devices publish, live [CONFIG=file | BROKER=host:port] [PORT=...]
+	@$(RUN) tools monitor $(BOARD_) $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) $(ARGS)
+
+doctor: $(READY) ## what is wrong with a board, its configuration or its broker BOARD=esp32 [PORT=...]
+	@$(RUN) tools doctor $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
+
+fleet: $(READY) ## configurations and images of many devices FILE=fleet.csv
+	@$(RUN) tools fleet $(FILE) $(ARGS)
+
+desk: $(READY) ## a board on this desk, for deploy, provision, run, doctor with BOARD=unix PORT=socket://...
+	@$(RUN) tools desk --micropython $(MICROPYTHON) $(ARGS)
 
 test: $(READY) mosquitto $(STUBS:%=%/.stamp) ## every test, under CPython and MicroPython [ARGS=pytest's arguments]
 	@MICROPYTHON=$(MICROPYTHON) $(RUN) pytest $(ARGS)
