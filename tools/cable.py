@@ -5,7 +5,6 @@ import contextlib
 import errno
 import io
 import os
-import re
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from tools.console import CABLE, Failed
 from tools.targets import Target
 
 PIECE = 512  # bytes written at once: what a board compiles for it must find room in its heap
-PATIENCE = 5  # seconds for an answer
+PATIENCE = 4  # seconds for an answer
 HASHES = """\
 import hashlib, binascii
 def f(n):
@@ -41,7 +40,7 @@ for n in %r: print(repr(n), ':', repr(f(n)), ',')
 DESK_RESET = """\
 import os, sys
 if 'lib' not in sys.path and '/lib' not in sys.path: sys.path.append('lib')
-again = not os.system('stty isig < /dev/tty')
+again = not os.system('stty isig < /dev/tty 2> /dev/null')
 if not again: print('not started: no Ctrl-C would end it, as this terminal controls no process')
 try:
  while again:
@@ -108,25 +107,27 @@ def find(port: str | None, target: Target | None = None) -> str:
     raise Failed("\n".join(["several boards are connected; name one with --port:", *lines]), CABLE)
 
 
-def explain(port: str, error: Exception) -> str:
-    """What to look at when a port cannot be opened."""
-    number = getattr(error, "errno", None)
-    if isinstance(error, serial.SerialException) and number is None:
-        found = re.search(r"\[Errno (\d+)\]", str(error))
-        number = int(found[1]) if found else None
-    if port.startswith(("socket://", "rfc2217://")):
-        return f"nothing answers at {port}: is the board's program running, with this port?"
-    if number == errno.ENOENT:
-        there = ", ".join(one.device for one in ports()) or "none on USB"
-        return f"there is no port {port}: is the board connected? Ports: {there}"
-    if number == errno.EACCES:
-        return (
-            f"no permission for {port}: add yourself to its group with "
-            "`sudo usermod -aG dialout $USER` (uucp on some systems), then log in again"
-        )
-    if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(error):
-        return f"{port} is in use: close the terminal, monitor or IDE that has it"
-    return f"{port} cannot be opened: {error}"
+def explain(port: str) -> str:
+    """Why a port cannot be opened, which mpremote keeps to itself, and what to look at."""
+    try:
+        serial.serial_for_url(port, exclusive=None if "://" in port else True).close()
+        return f"{port} could not be opened, but can be now: do this again"
+    except ValueError:
+        return f"{port} is no port: expected /dev/ttyACM0, COM3 or socket://host:port"
+    except OSError as error:
+        if "://" in port:
+            return f"nothing answers at {port}: is the board's program running, with this port?"
+        if error.errno == errno.ENOENT:
+            there = ", ".join(one.device for one in ports()) or "none on USB"
+            return f"there is no port {port}: is the board connected? Ports: {there}"
+        if error.errno == errno.EACCES:
+            return (
+                f"no permission for {port}: add yourself to its group with "
+                "`sudo usermod -aG dialout $USER` (uucp on some systems), then log in again"
+            )
+        if error.errno in (errno.EBUSY, errno.EAGAIN):
+            return f"{port} is in use: close the terminal, monitor or IDE that has it"
+        return f"{port} cannot be opened: {error}"
 
 
 class Cable:
@@ -143,18 +144,12 @@ class Cable:
 
     def __enter__(self) -> "Cable":
         try:
-            # mpremote keeps the reason to itself
-            with serial.serial_for_url(self.port, do_not_open=True) as probe:
-                if not self.port.startswith(("socket://", "rfc2217://")):
-                    probe.exclusive = True
-                    probe.open()
-        except (OSError, ValueError) as error:
-            raise Failed(explain(self.port, error), CABLE) from None
-        with self.watch():
             self.transport = SerialTransport(self.port, timeout=PATIENCE)
+        except (TransportError, ValueError):
+            raise Failed(explain(self.port), CABLE) from None
         try:
             with self.watch():
-                self.transport.enter_raw_repl(soft_reset=False, timeout_overall=PATIENCE)
+                self._interrupt()
             told = self.eval(
                 "(__import__('sys').platform, __import__('sys').implementation.version, "
                 "getattr(__import__('sys').implementation, '_mpy', 0) & 255, "
@@ -180,6 +175,15 @@ class Cable:
                 self.transport.close()
             self.transport = None
 
+    def _interrupt(self) -> None:
+        for attempt in (1, 2):  # some boards are reset when their port is opened, and start first
+            try:
+                self.transport.enter_raw_repl(soft_reset=False, timeout_overall=PATIENCE)
+                return
+            except TransportError:
+                if attempt == 2:
+                    raise
+
     @contextlib.contextmanager
     def watch(self, path: str | None = None) -> Iterator[None]:
         """Errors of mpremote and pyserial become Failed; what mpremote prints is left out."""
@@ -189,8 +193,6 @@ class Cable:
         except TransportExecError as error:
             raise Failed(f"the board at {self.port}: {last_line(error.error_output)}") from None
         except (TransportError, struct.error) as error:
-            if "access" in str(error):
-                raise Failed(explain(self.port, error), CABLE) from None
             raise Failed(
                 f"the board at {self.port} does not answer ({error}): has it MicroPython "
                 "(`flash`)? Press its reset button, and look whether another program has the port",

@@ -9,16 +9,29 @@ board without one gets that of boards/<board>/. With --config it gets that one, 
 and certificates from beside it.
 """
 
+import ast
 import errno
 import json
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 
+from firmware.config import ConfigError
+
 from tools import cable
 from tools.build import MPY, beside, build, check
 from tools.cable import Cable, Refused
-from tools.console import CABLE, ROOT, Failed, add_board, add_config, add_port, progress, say
+from tools.console import (
+    CABLE,
+    CONFIG,
+    ROOT,
+    Failed,
+    add_board,
+    add_config,
+    add_port,
+    progress,
+    say,
+)
 from tools.targets import Target, find
 
 BLOCK = 4096  # bytes of flash
@@ -93,7 +106,8 @@ def full(cable: Cable, need: int, room: int) -> Failed:
 
 
 def cable_new(cable: Cable) -> list[str]:
-    return [name for name in cable.exec(NEW).replace("'", "").split(",") if name]
+    """What has come and was not put in its place."""
+    return ast.literal_eval(f"[{cable.exec(NEW)}]")
 
 
 def remove_files(cable: Cable, names: list[str]) -> None:
@@ -143,7 +157,14 @@ def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
     else:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_bytes(own)
-            tree = build(target, Path(folder) / "config.json")
+            try:
+                tree = build(target, Path(folder) / "config.json")
+            except (Failed, ConfigError) as error:
+                told = str(error).replace(f"{folder}/", "")
+                raise Failed(
+                    f"the board's own {told}\nProvision it, or give another with --config",
+                    getattr(error, "code", CONFIG),
+                ) from None
     files = {
         file.relative_to(tree).as_posix(): file.read_bytes()
         for file in sorted(tree.rglob("*"))

@@ -227,3 +227,18 @@ def test_another_kind_of_board(tools, board, files):
     assert done.returncode == 1
     assert "not esp32: --board unix?" in done.stdout
     assert files(board) == {}
+
+
+@pytest.mark.parametrize(
+    "own, told",
+    [
+        (b'{"broker": "x"', "the board's own config.json: line 1"),
+        (b'{"sensors": [{"type": "bme380"}]}', "no sensor of type 'bme380'"),
+    ],
+)
+def test_the_boards_own_configuration_is_wrong(tools, board, files, own, told):
+    send(board, {"config.json": own})
+    done = tools("deploy", "--board", "unix", "--port", board.port)
+    assert done.returncode == 4
+    assert told in done.stdout and "--config" in done.stdout
+    assert files(board) == {"config.json": own}

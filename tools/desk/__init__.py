@@ -66,9 +66,6 @@ class Board:
     def power_on(self) -> None:
         self.terminal, inside = pty.openpty()
         tty.setraw(inside)
-        mode = termios.tcgetattr(inside)
-        mode[3] |= termios.ISIG  # Ctrl-C interrupts a program, as on a board
-        termios.tcsetattr(inside, termios.TCSANOW, mode)
         self.process = subprocess.Popen(
             self.call,
             stdin=inside,

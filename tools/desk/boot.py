@@ -75,4 +75,5 @@ def start():
 
 
 mount(sys.argv[1], int(sys.argv[2]))
+os.system("stty isig")  # from here on Ctrl-C interrupts, as on a board
 start()
