@@ -92,6 +92,8 @@ def sensors(path: Path) -> list[str]:
         found = config.parse(path.read_bytes())
     except OSError as error:
         raise Failed(f"{path}: {error.strerror}; every board has an example", CONFIG) from None
+    except ValueError as error:
+        raise Failed(f"{path}: {error}", CONFIG) from None
     listed = found.get("sensors", []) if isinstance(found, dict) else []
     kinds = sorted({str(one["type"]) for one in listed if isinstance(one, dict) and "type" in one})
     known = [file.stem for file in (FIRMWARE / "sensors").glob("[!_]*.py")]

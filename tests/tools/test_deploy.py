@@ -232,7 +232,7 @@ def test_another_kind_of_board(tools, board, files):
 @pytest.mark.parametrize(
     "own, told",
     [
-        (b'{"broker": "x"', "the board's own config.json: line 1"),
+        (b'{"broker": "x"', "the board's own config.json: line 1: expected"),
         (b'{"sensors": [{"type": "bme380"}]}', "no sensor of type 'bme380'"),
     ],
 )
