@@ -10,12 +10,20 @@ BOARDS = ROOT / "boards"
 
 
 @dataclass(frozen=True)
+class Firmware:
+    """A file on MicroPython's download site."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Build:
     """A build of MicroPython that is published, for one chip."""
 
     name: str  # "ESP32_GENERIC"
     chip: str  # "esp32", "esp32s3", "esp32c3", "rp2040", "rp2350"
-    sha256: dict[str, str]  # of the published file, by version; only what is known for certain
+    firmware: dict[str, "Firmware"]  # by version
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,15 @@ class Target:
     micropython: str  # the version that the firmware is built for
     usb: tuple[str, ...]  # "vid:pid" that such a board may show
     builds: dict[str, Build]  # by name; the first one is the default
+
+    def build(self, name: str | None = None) -> Build:
+        """The build of this name, or the default. Failed where there is none."""
+        if not self.builds:
+            raise Failed(f"{self.name} is no board that MicroPython has a build for", USAGE)
+        name = name or next(iter(self.builds))
+        if name not in self.builds:
+            raise Failed(f"no build {name!r} for {self.name}: {', '.join(self.builds)}", USAGE)
+        return self.builds[name]
 
 
 def names() -> list[str]:
@@ -38,9 +55,9 @@ def find(name: str) -> Target:
         raise Failed(f"no board {name!r}; there are {', '.join(names())}", USAGE)
     folder = BOARDS / name
     table = tomllib.loads((folder / "target.toml").read_text())
-    builds = {
-        key: Build(key, value["chip"], value.get("sha256", {}))
-        for key, value in table.get("builds", {}).items()
-    }
+    builds = {}
+    for key, value in table.get("builds", {}).items():
+        pins = {version: Firmware(**pin) for version, pin in value.get("firmware", {}).items()}
+        builds[key] = Build(key, value["chip"], pins)
     usb = tuple(table.get("usb", ()))
     return Target(name, folder, table["port"], table["micropython"], usb, builds)
