@@ -23,7 +23,8 @@ class Build:
 
     name: str  # "ESP32_GENERIC"
     chip: str  # "esp32", "esp32s3", "esp32c3", "rp2040", "rp2350"
-    firmware: dict[str, "Firmware"]  # by version
+    board: str  # the name that such firmware holds, "pico_w"; "" where it holds none
+    firmware: dict[str, Firmware]  # by version
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,6 @@ def find(name: str) -> Target:
     builds = {}
     for key, value in table.get("builds", {}).items():
         pins = {version: Firmware(**pin) for version, pin in value.get("firmware", {}).items()}
-        builds[key] = Build(key, value["chip"], pins)
+        builds[key] = Build(key, value["chip"], value.get("board", ""), pins)
     usb = tuple(table.get("usb", ()))
     return Target(name, folder, table["port"], table["micropython"], usb, builds)
