@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import types
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import standin
+import tools.image
 from adafruit_uf2 import uf2conv
 from esp_idf_defs.partitions import PartitionTable
 from littlefs import LittleFS, UserContext
@@ -94,7 +96,8 @@ class Desk:
         if data is not None:
             (self.folder / "firmware").write_bytes(data)
             call += ["--firmware", str(self.folder / "firmware")]
-        return main([*call, "--out", str(self.out), *more])
+        call += ["--out", str(self.out)] if self.out else []
+        return main([*call, *more])
 
     def made(self) -> bytes:
         assert stat.S_IMODE(self.out.stat().st_mode) == 0o600
@@ -116,6 +119,10 @@ class Desk:
                 path = f"{folder}/{name}".lstrip("/")
                 found[path] = fs.open(path, "rb").read()
         assert found == files
+
+        # 129 bytes have a block of their own where MicroPython would give them one
+        at = flash.index(files["lib/sensors/n129.mpy"], offset)
+        assert (at % 4096 == 0) == (port == "esp32")
 
         path = self.folder / "flash"
         path.write_bytes(flash)
@@ -193,9 +200,13 @@ def test_esp32(desk, chip, named, capsys):
     desk.check_files(bytes(flash), *vfs[2:4], "esp32")
 
 
-def test_esp32_flash_size_is_the_firmware_s(desk):
+def test_esp32_flash_size_is_the_firmware_s(desk, monkeypatch):
+    """And the image's name tells what it is for."""
+    monkeypatch.setattr(tools.image, "IMAGES", desk.folder / "images")
     given = standin.esp32("esp32c3", size_code=4)
+    desk.out = None
     assert desk.run("esp32c3", given) == DONE
+    desk.out = desk.folder / "images" / "esp32-ESP32_GENERIC_C3-kitchen.bin"
     made = desk.made()
     assert made[:0x8000] == given[:0x8000]
     assert PartitionTable.from_binary(made[0x8000:0x8C00])[-1].size == 14 << 20
@@ -248,10 +259,12 @@ def patch(data: bytes, offset: int, new: bytes) -> bytes:
     return data[:offset] + new + data[offset + len(new) :]
 
 
+@cache
 def esp32(**more) -> bytes:
     return standin.esp32("esp32", **more)
 
 
+@cache
 def pico(chip="rp2040", **more) -> bytes:
     return standin.uf2(chip, standin.pico(chip, **more))
 
@@ -264,8 +277,8 @@ def forge(data: bytes) -> bytes:
 
 NO_VFS = (standin.NVS, standin.PHY, standin.FACTORY)
 APP = 0x10000 - 0x1000  # of the program, in ESP32's file
-LAST = 0x2000, standin.BASE + 99 * 256, 99, 100, standin.FAMILY["rp2040"], b""
-# chip, firmware, what is said, exit code, more options
+SMALL = "flash too small: .* needs 4 MB"
+# chip, firmware, what is said, exit code, and options
 WRONG = {
     "empty": ("esp32", b"", "no firmware for ESP32", FAILED),
     "a text": ("esp32", b"<html>404" * 99, "no firmware for ESP32", FAILED),
@@ -291,14 +304,28 @@ WRONG = {
     "no vfs": ("esp32", esp32(version="1.25.0"), "no partition for files", FAILED),
     "ffat": ("esp32", esp32(partitions=(*NO_VFS, standin.FFAT)), "FAT partition", FAILED),
     "no app": ("esp32", esp32(partitions=NO_VFS[:2]), "has no program", FAILED),
-    "flash too small": ("esp32", esp32(), "flash too small: .* needs 4 MB", FAILED, "2MB"),
+    "flash too small": (
+        "esp32",
+        esp32(),
+        SMALL,
+        FAILED,
+        "--flash-size",
+        "2MB",
+    ),
     "vfs beyond the flash": (
         "esp32",
         esp32(partitions=(*NO_VFS, standin.VFS), size_code=1),
-        "flash too small: .* needs 4 MB",
+        SMALL,
         FAILED,
     ),
-    "no size of a flash": ("esp32", esp32(), "is no size of a flash", USAGE, "5MB"),
+    "no size of a flash": (
+        "esp32",
+        esp32(),
+        "is no size of a flash",
+        USAGE,
+        "--flash-size",
+        "5MB",
+    ),
     "too many files": (
         "esp32",
         esp32(partitions=(*NO_VFS, (1, 0x81, 0x200000, 0x10000, "vfs"))),
@@ -323,18 +350,44 @@ WRONG = {
     "no file system": ("rp2040", pico(place=None), "--fs-offset and --fs-size", FAILED),
     "files over the program": ("rp2040", pico(place=(4096, 65536)), "would overwrite", FAILED),
     "half a block": ("rp2040", pico(place=(0x100800, 65536)), "no file system can be at", FAILED),
-    "wrong --sha256": ("rp2040", pico(), "is not the file expected", FAILED, "sha256"),
+    "wrong --sha256": (
+        "rp2040",
+        pico(),
+        "is not the file expected",
+        FAILED,
+        "--sha256",
+        "0" * 64,
+    ),
+    "another place": (
+        "rp2040",
+        pico(),
+        "has its file system at 0x12c000, of 848K",
+        FAILED,
+        "--fs-offset",
+        "0x100000",
+        "--fs-size",
+        "848K",
+    ),
+    "half a place": ("rp2040", pico(), "go together", USAGE, "--fs-size", "848K"),
+    "--fs-size for ESP32": ("esp32", esp32(), "is for an esp32", USAGE, "--fs-size", "2M"),
+    "--flash-size for a Pico": ("rp2040", pico(), "is for an esp32", USAGE, "--flash-size", "2M"),
+    "--sha256 of nothing": ("esp32", None, "--firmware names", USAGE, "--sha256", "0" * 64),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_refuses_firmware(desk, case, capsys):
-    chip, data, said, code, *option = WRONG[case]
-    more = ["--flash-size", *option] if option else []
-    if option == ["sha256"]:
-        more = ["--sha256", "0" * 64]
+    chip, data, said, code, *more = WRONG[case]
     assert desk.run(chip, data, *more) == code
     refused(desk, capsys, said)
+
+
+@pytest.mark.parametrize("option", ["--sha256=12", "--flash-size=4TB", "--fs-size=-1"])
+def test_refuses_options(desk, capsys, option):
+    with pytest.raises(SystemExit) as end:
+        desk.run("esp32", esp32(), option)
+    assert end.value.code == USAGE
+    assert "error: argument --" in capsys.readouterr().err
 
 
 def refused(desk, capsys, said: str) -> None:

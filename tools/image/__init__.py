@@ -64,6 +64,11 @@ def run(args) -> int:
     name = target.build(args.build).name
     if args.sha256 and not args.firmware:
         raise Failed("--sha256 is of the file that --firmware names", USAGE)
+    place = (args.fs_offset, args.fs_size)
+    if place != (None, None) if target.port == "esp32" else args.flash_size:
+        raise Failed("--flash-size is for an esp32, --fs-offset for an rp2040", USAGE)
+    if place.count(None) == 1:
+        raise Failed("--fs-offset and --fs-size go together", USAGE)
     path = args.config or target.folder / "config.json"
     folder = path.resolve().parent
     if folder != target.folder and folder.parent == targets.BOARDS:
@@ -81,7 +86,7 @@ def run(args) -> int:
         out,
         sha256=args.sha256,
         flash_size=args.flash_size,
-        place=(args.fs_offset, args.fs_size),
+        place=place,
     )
     return 0
 
@@ -157,7 +162,15 @@ def tree_files(target: targets.Target, tree: Path) -> dict[str, bytes]:
     return files
 
 
-def esp32_image(build, name, data, files, flash_size, place) -> tuple[bytes, list[str]]:
+def esp32_image(
+    build: targets.Build,
+    name: str,
+    data: bytes,
+    files: dict[str, bytes],
+    flash_size: int | None,
+    place: object,
+) -> tuple[bytes, list[str]]:
+    """(the image, what is where), from a firmware's `name` and `data`."""
     from tools.image import esp32
 
     found = esp32.read(data, build.chip, name)
@@ -192,7 +205,15 @@ def describe(partition, banner: str, files: int) -> str:
     return f"{partition.name}: {files} files" if partition.name == "vfs" else partition.name
 
 
-def rp2_image(build, name, data, files, flash_size, place) -> tuple[bytes, list[str]]:
+def rp2_image(
+    build: targets.Build,
+    name: str,
+    data: bytes,
+    files: dict[str, bytes],
+    flash_size: object,
+    place: tuple[int | None, int | None],
+) -> tuple[bytes, list[str]]:
+    """As esp32_image()."""
     from tools.image import uf2
 
     errata, pages = uf2.read(data, build.chip, name)
@@ -206,15 +227,18 @@ def rp2_image(build, name, data, files, flash_size, place) -> tuple[bytes, list[
         )
     if version := re.match(r"v(\d+)\.(\d+)\.(\d+)", found.version):
         too_old(name, tuple(map(int, version.groups())))
-    devices = [device for device in found.devices if device.name == "MicroPython"]
-    if None not in place:
-        devices = [uf2.Device("MicroPython", *place)]
-    if not devices:
+    told = [device[1:] for device in found.devices if device.name == "MicroPython"]
+    if not told and None in place:
         raise Failed(
             f"{name} does not tell where its file system is (binary info): is it MicroPython? "
             "Then say it with --fs-offset and --fs-size"
         )
-    _, offset, length = devices[0]
+    offset, length = told[0] if told else place
+    if None not in place and (offset, length) != place:
+        raise Failed(
+            f"{name} has its file system at {offset:#x}, of {length // 1024}K: "
+            "leave out --fs-offset and --fs-size"
+        )
     if offset % BLOCK or length % BLOCK or not 2 * BLOCK <= length <= uf2.FLASH_END - uf2.FLASH:
         raise Failed(f"{name}: no file system can be at {offset:#x}, of {length:,} bytes")
     if offset < len(program):

@@ -20,8 +20,8 @@ FULL = LittleFSError.Error.LFS_ERR_NOSPC
 
 
 def geometry(port: str, blocks: int) -> dict[str, int]:
-    """What MicroPython's extmod/vfs_lfsx.c sets. A file that lies in its folder's block must fit
-    into a cache of the device, so the cache has to be as small as there."""
+    """What MicroPython's extmod/vfs_lfsx.c sets. The size of the cache decides which small files
+    lie in their folder's block: as many as the device would put there."""
     return {
         "block_size": BLOCK,
         "block_count": blocks,
