@@ -138,7 +138,8 @@ def image(
     for line in lines:
         say(line)
     say(f"image     {out}, {len(made):,} bytes" + (", with its secrets" if extra else ""))
-    say(f"flash it  {how(build.chip, out)}")
+    say(f"flash it  python -m tools flash --board {target.name} --image {out}")
+    say(f"      or  {how(build.chip, out)}")
     return out
 
 

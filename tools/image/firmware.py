@@ -1,7 +1,7 @@
 """MicroPython's firmware file: one that is at hand, or the pinned one from its download site.
 
-MicroPython publishes no checksums. Those in boards/*/target.toml are of the files as they were
-downloaded from there, found alike in several places; a file that differs is not used.
+MicroPython publishes no checksums. Those in boards/*/target.toml are of the files as others have
+downloaded them from there: a file that differs is not used, and not kept.
 """
 
 import hashlib
