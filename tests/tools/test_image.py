@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import standin
+import tools.build
 import tools.image
 from adafruit_uf2 import uf2conv
 from esp_idf_defs.partitions import PartitionTable
@@ -73,7 +74,7 @@ class Desk:
             (self.config.parent / name).write_bytes(data)
         self.files["config.json"] = self.config.read_bytes()
         self.built_for = None
-        monkeypatch.setitem(sys.modules, "tools.build", types.SimpleNamespace(build=self.build))
+        monkeypatch.setattr(tools.build, "build", self.build)
 
     def build(self, target, config_path, quiet=False) -> Path:
         assert config_path == self.config
@@ -420,6 +421,13 @@ def test_refuses_files_that_are_not_there_or_not_right(desk, capsys):
     refused(desk, capsys, "no password")
 
 
+def test_without_secrets_they_are_provisioned_later(desk, capsys):
+    (desk.config.parent / "secrets.json").unlink()
+    del desk.private["secrets.json"]
+    assert desk.run("esp32", esp32()) == DONE
+    assert "the image has no passwords; `provision` brings them" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("wrong", ["changed", "gone", "main.py", "manifest"])
 def test_refuses_a_tree_that_is_not_whole(desk, capsys, monkeypatch, wrong):
     def build(target, config_path):
@@ -434,7 +442,7 @@ def test_refuses_a_tree_that_is_not_whole(desk, capsys, monkeypatch, wrong):
             (tree / "manifest.json").unlink()
         return tree
 
-    monkeypatch.setattr(sys.modules["tools.build"], "build", build)
+    monkeypatch.setattr(tools.build, "build", build)
     assert desk.run("esp32", esp32()) == FAILED
     refused(desk, capsys, r"run `python -m tools build --board esp32`")
 

@@ -58,7 +58,7 @@ def size(text: str) -> int:
 
 
 def run(args) -> int:
-    from tools.build import build
+    from tools.build import beside, build, check
 
     target = targets.find(args.board)
     name = target.build(args.build).name
@@ -73,10 +73,12 @@ def run(args) -> int:
     folder = path.resolve().parent
     if folder != target.folder and folder.parent == targets.BOARDS:
         raise Failed(f"{path} is for {folder.name}, not for {target.name}", CONFIG)
-    settings = config.load(str(path), board=target.name)
-    extra = private_files(path, settings)
-    suffix = SUFFIX[target.port]
-    out = args.out or IMAGES / f"{target.name}-{name}-{settings['device']}.{suffix}"
+    check(path, target)
+    extra = beside(path)
+    if "secrets.json" not in extra:
+        say(f"no secrets.json beside {path}: the image has no passwords; `provision` brings them")
+    device = config.parse(path.read_bytes()).get("device", "desk")
+    out = args.out or IMAGES / f"{target.name}-{name}-{device}.{SUFFIX[target.port]}"
     image(
         target,
         name,
@@ -89,21 +91,6 @@ def run(args) -> int:
         place=place,
     )
     return 0
-
-
-def private_files(path: Path, settings: dict) -> dict[str, bytes]:
-    """What a device needs beside its program, from beside the configuration at `path`."""
-    names = [name for key in ("ca", "cert", "key") if (name := (settings["tls"] or {}).get(key))]
-    if (path.parent / "secrets.json").exists():
-        names.append("secrets.json")
-    files = {}
-    for name in names:
-        try:
-            files[name] = (path.parent / name).read_bytes()
-        except OSError as error:
-            text = f"{path.parent / name}, which {path} names: {error.strerror}"
-            raise Failed(text, CONFIG) from error
-    return files
 
 
 def image(
