@@ -15,7 +15,8 @@ from contextlib import ExitStack
 import paho.mqtt.client as mqtt
 from firmware import config
 
-from tools.console import BROKER, ROOT, Failed, paint, say
+from tools.broker import connect
+from tools.console import ROOT, Failed, paint, say
 from tools.programs import PATIENCE, end_process, find_micropython, start_broker
 
 BOARD = ROOT / "boards" / "unix"
@@ -30,36 +31,11 @@ WIDTH = 12  # of the column of topics
 
 def subscribe(settings: dict, events: queue.SimpleQueue) -> mqtt.Client:
     """A subscriber to all of the device's topics that puts ("message", message) into events."""
-    host, port = settings["broker"]
-    done: queue.SimpleQueue = queue.SimpleQueue()
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    if settings["user"]:
-        client.username_pw_set(settings["user"], settings["password"])
-
-    def on_connect(client, _userdata, _flags, reason, _properties):
-        if reason.is_failure:
-            done.put(f"refuses the subscriber: {reason}")
-        else:
-            client.subscribe([(f"{topics(settings)}/#", 1), (discovery(settings), 1)])
-
-    def on_subscribe(_client, _userdata, _mid, reasons, _properties):
-        done.put(f"refuses the subscription: {reasons[0]}" if reasons[0].is_failure else None)
-
-    client.on_connect = on_connect
-    client.on_subscribe = on_subscribe
-    client.on_message = lambda _client, _userdata, message: events.put(("message", message))
-    try:
-        client.connect(host, port)
-        client.loop_start()
-        error = done.get(timeout=PATIENCE)
-    except OSError as unreachable:
-        error = f"cannot be reached ({unreachable}): is it running?"
-    except queue.Empty:
-        error = "does not answer: is it an MQTT broker?"
-    if error:
-        client.loop_stop()
-        raise Failed(f"the broker at {host}:{port} {error}", BROKER)
-    return client
+    return connect(
+        settings,
+        [f"{topics(settings)}/#", discovery(settings)],
+        lambda message: events.put(("message", message)),
+    )
 
 
 def start_firmware(micropython: str, settings: dict, events: queue.SimpleQueue):
@@ -252,9 +228,8 @@ def show(args, events: queue.SimpleQueue, on_exit: ExitStack) -> int:
     settings = config.load(path, environment.get)
     micropython = find_micropython(args.micropython)
     if not args.broker:
-        settings["broker"] = start_broker(on_exit)
-    elif isinstance(settings["broker"], list):
-        settings["broker"] = settings["broker"][0]
+        settings["brokers"] = [start_broker(on_exit)]
+    settings["broker"] = settings["brokers"][0]
     host, port = settings["broker"]
     base = topics(settings)
 
