@@ -242,11 +242,8 @@ class Devices:
                 return None
             text = clean(payload[:LARGEST].decode(errors="replace"), TEXT)
             if not text:
-                device.errors.pop(sensor, None)
-                if retained:
-                    return None
-                told.text = "works again"
-                return told
+                told.text = f"{sensor} works again"
+                return told if device.errors.pop(sensor, None) else None
             if len(device.errors) >= ONE_DEVICE:
                 raise ValueError("too many errors")
             device.errors[sensor] = told.text = text

@@ -102,7 +102,8 @@ class View:
         names = "+" if devices.names == ["+"] else ",".join(devices.names)
         left = f"{devices.prefix}/{names} on {self.broker}"
         clock = time.strftime("%H:%M:%S", time.localtime(now))
-        right = f"{len(devices.devices)} devices  {devices.values} values  {clock}"
+        count, values = len(devices.devices), devices.values
+        right = f"{count} device{'s' * (count != 1)}  {values} value{'s' * (values != 1)}  {clock}"
         rest = max(width - len(right) - 1, 10)
         title = line([cell(left, rest, "bold"), Text(right)], width)
         if not self.wrong:
@@ -128,7 +129,7 @@ class View:
         size = min(max(height // 3 - 1, 2), 12)
         title = f"── {self.port} " + (f"── {self.gone}; trying again " if self.gone else "")
         style = "bold red" if self.gone else "bold"
-        found = [line([cell(title + "─" * width, width, style)], width)]
+        found = [line([cell((title + "─" * width)[:width], width, style)], width)]
         lines = list(self.log)[-size:]
         lines += [""] * (size - len(lines))
         return found + [line([cell(text, width, "dim")], width) for text in lines]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from tools.broker import connect
 from tools.monitor.devices import Devices
 
+MOMENT = 1  # s
+
 
 class Listener:
     """What one device has said since, retained messages not counted."""
@@ -22,7 +24,8 @@ class Listener:
     def wait(self, seconds: float) -> dict | None:
         """Wait for its first reading. None if nothing came in that time, else
 
-        status    "online", or None where it has not said so (one that sleeps never does)
+        status    "online", or None where it has not said so (one that sleeps never does); it may
+                  come behind the first reading, within a moment
         sensor    the reading's, or None: it is online, but no reading came
         values    {name: (value, unit)}
         errors    {sensor: what is wrong with it}
@@ -30,7 +33,7 @@ class Listener:
         found: dict = {"status": None, "sensor": None, "values": {}, "errors": {}}
         heard = False
         deadline = time.monotonic() + seconds
-        while not found["values"] and (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
             try:
                 message = self.messages.get(timeout=left)
             except queue.Empty:
@@ -47,9 +50,12 @@ class Listener:
                 heard = heard or told.text == "online"
             else:
                 heard = True
-            if told.values:
+            if told.values and not found["sensor"]:
                 found["sensor"] = told.topic
                 found["values"] = {v.name: (v.value, v.unit) for v in told.values}
+                deadline = min(deadline, time.monotonic() + MOMENT)
+            if found["sensor"] and found["status"]:
+                break
         return found if heard else None
 
 
