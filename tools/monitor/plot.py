@@ -61,7 +61,7 @@ def draw(points: Points, path: Path) -> int:
         )
         axes = figure.subplots(len(units), sharex=True, squeeze=False)[:, 0]
         for axis, unit in zip(axes, sorted(units), strict=True):
-            lines = units[unit]
+            lines = dict(sorted(units[unit].items()))
             drawn = []
             for found in lines.values():
                 times = [datetime.fromtimestamp(time, UTC) for time, _ in found]
