@@ -430,6 +430,8 @@ def test_memory_is_bounded():
     assert devices.values == sum(len(d.series) for d in devices.devices.values()) <= MOST_VALUES
     assert len(devices.devices["0"].errors) <= 256
     assert len(devices.trouble) < 200
+    large = b'{"x": 1, "y": "' + b"z" * LARGEST + b'"}'
+    assert "more than 16384 bytes" in devices.take(1e9, "home/1/air", large, False).text
 
 
 class Port:
@@ -471,9 +473,9 @@ def test_the_log_of_the_serial_port(options, say, terminal):
         shown.wait("trying again")
         port.accept()
         with port.sock:
+            shown.wait(gone="trying again")
             port.sock.sendall(b"back\r\n")
             shown.wait("back")
-            shown.wait(gone="trying again")
             assert shown.interrupt() == DONE
             assert port.received() == b""
 
@@ -688,7 +690,11 @@ def test_a_plot_of_a_file(tmp_path):
     kept = tmp_path / "kept.csv"
     lines = ["time,device,sensor,name,value,unit"]
     lines += [f"2026-03-01T{h:02}:00:00.000Z,_desk,air,temperature,{h},°C" for h in range(24)]
-    lines += ["2026-03-01T12:00:00Z,attic,a$x$b$\\frac{,x,5,", "broken", '2026-03-01T12:00:00Z,"a']
+    lines += [
+        "2026-03-01T12:00:00Z,attic,a$x$b$\\frac{$,x,5,",
+        "broken",
+        '2026-03-01T12:00:00Z,"a',
+    ]
     lines += [f"2026-03-01T{h:02}:00:00Z,attic,air,pressure,{1000 + h},hPa" for h in range(24)]
     kept.write_text("\n".join(lines) + "\n2026-03-01T")
     for name, begin in (("a.png", b"\x89PNG\r\n\x1a\n"), ("a.svg", b"<?xml")):
@@ -698,8 +704,9 @@ def test_a_plot_of_a_file(tmp_path):
     assert "49 values, 2026-03-01 00:00:00 to 2026-03-01 23:00:00 UTC" in result.stdout
     assert "3 damaged lines" in result.stdout
     svg = (tmp_path / "a.svg").read_text()
-    for text in ("_desk air temperature", "attic air pressure", "hPa", "°C", "a$x$b$\\frac{"):
-        assert text in svg, text
+    names = ("_desk air temperature", "attic air pressure", "attic a$x$b$\\frac{$ x")
+    for text in (*names, "hPa", "°C"):
+        assert f">{text}</text>" in svg, text  # as text, not as outlines
     some = tmp_path / "some.svg"
     since = ["--since", "2026-03-01T10:30", "--until", "2026-03-01T13:30:00+01:00"]
     result = monitor("--plot", some, "--from-file", kept, *since, "--device", "attic")
@@ -764,15 +771,18 @@ def test_a_chart_is_true_to_time():
         if not 20 <= second < 40:
             devices.take(now + second, "home/desk/air", payload, False)
     series = devices.devices["desk"].series["air", "x"]
-    means = series.means(now + 59, devices.slot, 12)
+    means = series.means(now + 59, devices.slot, 12, 0)
     assert means == [None] * 6 + [4.5, 14.5, None, None, 44.5, 54.5]
     assert bars(means) == "      ▁▂  ▇█"
+    # where it is known how long a value stands, it does
+    assert series.means(now + 59, devices.slot, 12, 10)[6:] == [4.5, 14.5, 14.5, None, 44.5, 54.5]
+    assert series.means(now + 89, devices.slot, 12, 1e9)[-4:] == [54.5] * 4
     assert bars([None, 5, 5]) == " ▄▄"
     assert bars([]) == "" and bars([0, 0]) == "▄▄"
     # what is a whole window later is a new chart, and what comes too late is in none
     devices.take(now + 300, "home/desk/air", b'{"x": 7}', False)
     devices.take(now + 301, "home/desk/air", b'{"x": 1, "time": %d}' % now, False)
-    assert series.means(now + 300, devices.slot, 12) == [None] * 11 + [7]
+    assert series.means(now + 300, devices.slot, 12, 0) == [None] * 11 + [7]
     assert series.value == 7 and series.time == now + 300
 
 
@@ -802,7 +812,7 @@ def test_availability_of_a_device_that_sleeps():
     devices.take(1e9, "home/shed/air", b'{"x": 1}', False)
     assert shed.availability(1e9 + 99) == "asleep" and not shed.expired("air", "x", 1e9 + 99)
     assert shed.availability(1e9 + 101) == "overdue" and shed.expired("air", "x", 1e9 + 101)
-    assert shed.unit("air", "x") == "K"
+    assert shed.unit("air", "x") == "K" and shed.hold("air", "x") == 100
     devices.take(1e9, topic, json.dumps(entity | {"avty_t": "~/status"}).encode(), True)
     assert shed.availability(1e9 + 101) == "offline"
     devices.take(1e9, topic, b"", False)  # the sensor was removed

@@ -5,6 +5,7 @@ Whatever a message holds ends in a number, or in text that clean() has been over
 """
 
 import json
+import math
 from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,16 +36,12 @@ def utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def no_number(text: str):
-    raise ValueError(f"{text} is no number")
-
-
 def parse(payload: bytes) -> dict:
     """An object in JSON. ValueError says what is wrong."""
     if len(payload) > LARGEST:
         raise ValueError(f"more than {LARGEST} bytes")
     try:
-        found = json.loads(payload.decode(), parse_constant=no_number)
+        found = json.loads(payload.decode())
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except RecursionError:
@@ -103,11 +100,13 @@ class Series:
             self.sums[at % SLOTS] += value
             self.counts[at % SLOTS] += 1
 
-    def means(self, now: float, slot: float, columns: int) -> list[float | None]:
-        """The mean in each of `columns` equal stretches of time up to now; None: nothing came."""
+    def means(self, now: float, slot: float, columns: int, hold: float) -> list[float | None]:
+        """The mean in each of `columns` equal stretches of time up to now. None: nothing came,
+        and what came last was more than `hold` seconds old."""
         each = SLOTS // columns
         end = int(now // slot) // each * each + each
         found: list[float | None] = []
+        last, since = None, 0  # what came, and the end of its stretch
         for first in range(end - columns * each, end, each):
             slots = [
                 i % SLOTS
@@ -115,7 +114,9 @@ class Series:
                 if self.newest - SLOTS < i <= self.newest
             ]
             count = sum(self.counts[i] for i in slots)
-            found.append(sum(self.sums[i] for i in slots) / count if count else None)
+            if count:
+                last, since = sum(self.sums[i] for i in slots) / count, first + each
+            found.append(last if count or (first + each - since) * slot <= hold else None)
         return found
 
 
@@ -143,6 +144,11 @@ class Device:
         entity = self.entities.get((sensor, name))
         series = self.series.get((sensor, name))
         return bool(entity and series and 0 < entity.expires < now - series.time)
+
+    def hold(self, sensor: str, name: str) -> float:
+        """For how many seconds a value stands, as far as discovery has told."""
+        entity = self.entities.get((sensor, name))
+        return (entity.expires or math.inf) if entity else 0
 
     def availability(self, now: float) -> str:
         """What its status says or, of a device that sleeps, whether its values are overdue."""

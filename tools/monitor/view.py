@@ -123,10 +123,10 @@ class View:
         return found
 
     def panel(self, width: int, height: int) -> list[Text]:
-        """The end of the log, in a third of the screen."""
+        """The end of the log, in a third of the screen at most."""
         if not self.port:
             return []
-        size = min(max(height // 3 - 1, 2), 12)
+        size = min(max(height // 3 - 1, 2), max(len(self.log), 2), 12)
         title = f"── {self.port} " + (f"── {self.gone}; trying again " if self.gone else "")
         style = "bold red" if self.gone else "bold"
         found = [line([cell((title + "─" * width)[:width], width, style)], width)]
@@ -203,7 +203,8 @@ class View:
                 value = shown(series.value, device.binary(sensor, name))
                 chart = ()
                 if wide:
-                    means = series.means(now, self.devices.slot, size[2])
+                    hold = device.hold(sensor, name)
+                    means = series.means(now, self.devices.slot, size[2], hold)
                     chart = (bars(means), size[2], "red" if stale else "cyan")
                 bodies.append(
                     [
