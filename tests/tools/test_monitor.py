@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ import termios
 import threading
 import time
 import tty
+from base64 import b64encode
 from datetime import UTC, datetime
 
 import pyte
@@ -275,6 +277,24 @@ def test_files_are_appended_to_also_after_a_cut(options, say, tmp_path):
         assert result.returncode == USAGE and path.name in result.stderr, result.stderr
         assert path.read_text() == line
         path.unlink()
+
+
+def test_a_file_that_cannot_be_written_any_more(options, say, tmp_path):
+    """Its process may write no file larger than 1 KB, as on a disk that is full."""
+    kept = tmp_path / "kept.csv"
+    limit = (
+        "import resource as r, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    )
+    limit += "; r.setrlimit(r.RLIMIT_FSIZE, (1000, 1000)); sys.argv[0] = 'tools'"
+    limit += "; runpy.run_module('tools', run_name='__main__')"
+    call = [sys.executable, "-c", limit, "monitor", *options, "--csv", str(kept)]
+    process = subprocess.Popen(call, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=-1)
+    while process.poll() is None:
+        say("desk/air", dict.fromkeys(map(str, range(9)), 1))
+        time.sleep(0.05)
+    assert process.returncode == FAILED
+    error = process.communicate()[1].decode()
+    assert error.startswith(f"monitor: {kept} cannot be written: ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("columns, lines", [(80, 24), (120, 40)])
@@ -622,6 +642,39 @@ def started(tmp_path):
 class Closed(Mosquitto):
     def more(self):
         return "allow_anonymous false\n"
+
+
+class Guarded(Mosquitto):
+    """Lets me in, with open-sesame."""
+
+    def more(self):
+        salt = b"twelve bytes"
+        key = hashlib.pbkdf2_hmac("sha512", b"open-sesame", salt, 101)
+        line = f"me:$7$101${b64encode(salt).decode()}${b64encode(key).decode()}\n"
+        path = self.folder / "users"
+        path.write_text(line)
+        return f"allow_anonymous false\npassword_file {path}\n"
+
+
+def test_where_the_password_comes_from(started, tmp_path):
+    broker = started(Guarded)
+    where = f"127.0.0.1:{broker.port}"
+    secrets = tmp_path / "secrets.json"
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"broker": where}))
+    wrong, right = "open-barley", "open-sesame"
+    for stored, args, env, let_in in (
+        (right, ["--config", config], {}, True),
+        (wrong, ["--config", config], {}, False),
+        (wrong, ["--config", config], {"UMQTT_PASSWORD": right}, True),
+        (right, ["--broker", where, "--user", "me"], {"UMQTT_PASSWORD": right}, True),
+        (right, ["--broker", where, "--user", "me"], {"UMQTT_PASSWORD": wrong}, False),
+    ):
+        secrets.write_text(json.dumps({"user": "me", "password": stored}))
+        result = monitor(*args, "--seconds", 0.2, **env)
+        expected = (FAILED, "no reading") if let_in else (BROKER, "refuses user 'me'")
+        assert (result.returncode, expected[1] in result.stderr) == (expected[0], True), result
+        assert "open-" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from firmware import config
 
+from tools.broker import connect
 from tools.console import DONE, USAGE, Failed, paint, say
 from tools.monitor import plot, record
 from tools.monitor.devices import LARGEST, Devices, Told, utc
@@ -178,9 +179,9 @@ def from_file(args) -> int:
 def settings(args) -> dict:
     """What firmware.config.load() returns, or what is needed of it, from the options."""
     if args.config:
-        # Of the environment, a secret only: the rest is what runs on this desk.
-        secret = os.environ.get(PASSWORD) if not args.user else None
-        found = config.load(str(args.config), lambda key: secret if key == PASSWORD else None)
+        found = config.load(str(args.config))
+        if found["user"]:
+            found["password"] = os.environ.get(PASSWORD, found["password"])
     else:
         found = {
             "prefix": "home",
@@ -251,15 +252,12 @@ class Monitor:
         self.points = plot.Points() if args.plot else None
         if self.points:
             self.records.append(self.points)
-        from tools.broker import connect
-
-        host, port = found["brokers"][0]
         dumb = os.environ.get("TERM") in (None, "dumb") and os.name != "nt"
         live = sys.stdout.isatty() and not args.plain and not dumb
         if live or args.picture:
             from tools.monitor.view import Screen, View
 
-            self.view = View(self.devices, f"{host}:{port}", args.port)
+            self.view = View(self.devices, port=args.port)
         if args.port:
             from tools.monitor.log import Log
 
@@ -273,6 +271,8 @@ class Monitor:
         client = connect(found, filters, self.hear, lambda wrong: self.put("broker", wrong))
         on_exit.callback(client.loop_stop)
         on_exit.callback(client.disconnect)
+        if self.view:
+            self.view.broker = f"{client.host}:{client.port}"  # of several, the one that answers
         if live:
             self.screen = on_exit.enter_context(Screen(self.view))
 

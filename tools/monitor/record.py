@@ -21,7 +21,7 @@ class Record:
         try:
             self.file = open(path, "a+", encoding="utf-8", newline="")  # noqa: SIM115
             self.file.seek(0)
-            first = self.file.readline()
+            first = self.file.readline(1000)
             if first and not self.fits(first.strip()):
                 raise Failed(f"{path} holds something else: name a new file", USAGE)
             end = self.file.seek(0, os.SEEK_END)

@@ -74,7 +74,7 @@ def rows(device: Device) -> int:
 class View:
     """Draws what `devices` holds. `port` names the serial port whose lines are put into `log`."""
 
-    def __init__(self, devices: Devices, broker: str, port: str | None = None):
+    def __init__(self, devices: Devices, broker: str = "", port: str | None = None):
         self.devices = devices
         self.broker = broker
         self.port = port
