@@ -586,10 +586,10 @@ def test_the_password_is_asked_for_without_echo(options, say, terminal):
 
 def test_no_reading(options, say):
     say("desk/status", "online", True)
-    result = monitor(*options, "--seconds", 0.5)
+    result = monitor(*options, "--seconds", 1)
     assert result.returncode == FAILED
     assert "no reading of" in result.stderr and "desk (online)" in result.stderr
-    result = monitor(*options, "--seconds", 0.5, "--device", "none")
+    result = monitor(*options, "--seconds", 1, "--device", "none")
     assert result.returncode == FAILED
     assert "nothing else either" in result.stderr and "--prefix" in result.stderr
 
