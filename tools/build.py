@@ -104,11 +104,11 @@ def sensors(path: Path) -> list[str]:
     return kinds
 
 
-def build(target: Target, path: Path | None = None) -> Path:
-    """Compile the tree for a board and the config.json at `path`; returns its folder."""
+def build(target: Target, path: Path | None = None, tree: Path | None = None) -> Path:
+    """Compile the tree for a board and the config.json at `path`; returns its folder, `tree`."""
     path = path or target.folder / "config.json"
     kinds = sensors(path)
-    tree = ROOT / "build" / target.name
+    tree = tree or ROOT / "build" / target.name
     wanted = {}  # in the tree: file that it is made of
     for folder, source in modules(target, kinds).values():
         name = Path("lib", source.relative_to(folder)).with_suffix(".mpy")

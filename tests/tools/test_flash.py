@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 import serial
+import standin
 from esptool import CHIP_DEFS
 from paho.mqtt import publish
 from tools import cable, console, desk, flash, targets
 from tools.__main__ import main
 from tools.console import BROKER, CABLE, FAILED, ROOT, USAGE, Failed
-from tools.image import esp32, filesystem, image, uf2
+from tools.image import filesystem, image, uf2
 from tools.programs import start_broker
 
 MIB = 2**20
@@ -163,62 +164,32 @@ class Rom:
             self.reply(op)
 
 
-# Stand-in firmware
-
-
-def program(chip: str, data: bytes, size=4 * MIB, min_rev=0) -> bytes:
-    """A bootloader or program, in Espressif's format."""
-    number = CHIP_DEFS[chip].IMAGE_CHIP_ID
-    data += bytes(-len(data) % 4)
-    code = size.bit_length() - 21 << 4
-    out = struct.pack("<BBBBI", 0xE9, 1, 2, code, 0x40080000)
-    out += struct.pack("<4xHBHH4xB", number, 0, min_rev, 0xFFFF, 0)
-    out += struct.pack("<II", 0x3FFF0000, len(data)) + data
-    check = 0xEF
-    for byte in data:
-        check ^= byte
-    return out + bytes(-(len(out) + 1) % 16) + bytes([check])
-
-
-def firmware(chip="esp32", size=4 * MIB, vfs=VFS, name=b"A", min_rev=0) -> bytes:
-    """What MicroPython publishes for a chip, but for the programs in it."""
-    base = CHIP_DEFS[chip].BOOTLOADER_FLASH_OFFSET
-    table = [
-        esp32.Partition(1, 2, 0x9000, 0x6000, "nvs"),
-        esp32.Partition(1, 1, 0xF000, 0x1000, "phy_init"),
-        esp32.Partition(0, 0, 0x10000, vfs - 0x10000, "factory"),
-        esp32.Partition(1, 0x81, vfs, size - vfs, "vfs"),
-    ]
-    app = b"MicroPython v1.29.0 on 2026-08-24; flashbdev.py" + hashlib.shake_256(name).digest(
-        64000
-    )
-    out = program(chip, b"boot", size, min_rev).ljust(0x8000 - base, b"\xff")
-    out = (out + esp32.pack_table(table)).ljust(0x10000 - base, b"\xff")
-    return out + program(chip, app)
-
-
-def tree(folder: Path, board: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "main.py").write_text("print('hello')\n")
-    digest = hashlib.sha256((folder / "main.py").read_bytes()).hexdigest()
-    files = {"main.py": {"sha256": digest, "size": 15}}
-    (folder / "manifest.json").write_text(json.dumps({"board": board, "files": files}))
-    return folder
+MORE = (standin.NVS, standin.PHY, standin.FACTORY)
+CODE = os.urandom(40000)  # that esptool cannot compress into one block
 
 
 @pytest.fixture
-def esp(tmp_path):
-    """esp(chip, **firmware's) -> the file of an image, by the real `image`."""
+def made(tmp_path):
+    """made(chip, **standin's) -> the file of an image, by the real `image`."""
 
     def make(chip="esp32", **more) -> Path:
-        path = tmp_path / f"{chip}.firmware.bin"
-        path.write_bytes(firmware(chip, **more))
-        build = next(b.name for b in targets.find("esp32").builds.values() if b.chip == chip)
-        out = tmp_path / f"{chip}.bin"
-        extra = {"config.json": b"{}", "secrets.json": b"{}"}
-        return image(
-            targets.find("esp32"), build, tree(tmp_path / "tree", "esp32"), extra, path, out
-        )
+        target = targets.find("esp32" if chip.startswith("esp32") else "rp2040")
+        build = next(b.name for b in target.builds.values() if b.chip == chip)
+        firmware = tmp_path / f"{chip}.firmware"
+        if target.name == "esp32":
+            firmware.write_bytes(standin.esp32(chip, **more))
+        else:
+            firmware.write_bytes(standin.uf2(chip, standin.pico(chip, **more)))
+        files = {"main.py": b"print('hello')", "lib/app.mpy": CODE}
+        tree = tmp_path / "tree"
+        (tree / "lib").mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (tree / name).write_bytes(data)
+        listed = {name: {"sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
+        manifest = {"board": target.name, "files": listed}
+        (tree / "manifest.json").write_text(json.dumps(manifest))
+        extra = {"secrets.json": b"{}"}
+        return image(target, build, tree, extra, firmware, tmp_path / f"{chip}.image")
 
     return make
 
@@ -243,8 +214,8 @@ def esp_run(run, rom, path, *more):
 
 
 @pytest.mark.parametrize("chip", ["esp32", "esp32s3", "esp32c3"])
-def test_esp32(esp, run, chip):
-    path = esp(chip)
+def test_esp32(made, run, chip):
+    path = made(chip)
     with Rom(chip) as rom:
         code, out, err = esp_run(run, rom, path)
         assert (code, err) == (0, "")
@@ -254,24 +225,24 @@ def test_esp32(esp, run, chip):
     assert rom.flash[begin : len(made)] == made[begin:]
     assert not rom.flash[:begin].strip(b"\xff") and not rom.flash[len(made) :].strip(b"\xff")
     files = filesystem.read(bytes(rom.flash[VFS:]), "esp32", (4 * MIB - VFS) // 4096)
-    assert set(files) == {"main.py", "manifest.json", "config.json", "secrets.json"}
+    assert files["lib/app.mpy"] == CODE and "secrets.json" in files
 
 
 def test_micropython_alone(run, tmp_path):
     path = tmp_path / "published.bin"
-    path.write_bytes(firmware())
+    path.write_bytes(standin.esp32("esp32"))
     with Rom() as rom:
         assert esp_run(run, rom, path)[0] == 0
     assert rom.flash[0x1000 : 0x1000 + path.stat().st_size] == path.read_bytes()
 
 
-def test_keep_files(esp, run):
+def test_keep_files(made, run):
     with Rom() as rom:
-        assert esp_run(run, rom, esp())[0] == 0
+        assert esp_run(run, rom, made())[0] == 0
         before = bytes(rom.flash)
         rom.flash[0x9000:0xF000] = b"n" * 0x6000
         rom.flash[VFS + 0x100000 :] = b"f" * (len(rom.flash) - VFS - 0x100000)
-        path = esp(name=b"B")
+        path = made(version="1.29.1")
         assert esp_run(run, rom, path, "--keep-files") == (0, rom_said(rom, path), "")
     assert rom.flash[0x9000:0xF000] == b"n" * 0x6000
     assert rom.flash[VFS : VFS + 0x100000] == before[VFS : VFS + 0x100000]
@@ -288,16 +259,21 @@ def rom_said(rom, path):
     )
 
 
-def test_keep_files_that_are_elsewhere(esp, run):
+def test_keep_files_that_are_elsewhere(made, run):
     with Rom() as rom:
-        assert esp_run(run, rom, esp())[0] == 0
+        assert esp_run(run, rom, made())[0] == 0
         before = bytes(rom.flash)
-        code, _, err = esp_run(run, rom, esp(vfs=0x280000), "--keep-files")
+        code, _, err = esp_run(
+            run,
+            rom,
+            made(partitions=(*MORE, (1, 0x81, 0x280000, 0x180000, "vfs"))),
+            "--keep-files",
+        )
         assert code == FAILED and "2,097,152 bytes at 0x200000" in err
         assert "1,572,864 at 0x280000. Nothing was changed" in err
         assert rom.flash == before
         rom.flash[:] = bytes(len(before))
-        code, _, err = esp_run(run, rom, esp(), "--keep-files")
+        code, _, err = esp_run(run, rom, made(), "--keep-files")
         assert code == FAILED and "has no MicroPython whose files to keep" in err
         assert rom.flash == bytes(len(before))
 
@@ -325,14 +301,14 @@ def test_keep_files_that_are_elsewhere(esp, run):
             "too small: {} needs 4 MB, and the esp32 at {} has 2 MB",
         ),
         (Rom(regs={0x3FF5A018: 0x10}), {}, FAILED, "the esp32 at {1} is locked"),
-        (Rom("esp32c3"), {"chip": "esp32c3", "min_rev": 3}, CABLE, "chip revision v0.3 or higher"),
+        (Rom(regs={0x3FF5A00C: 1 << 15}), {}, CABLE, "chip revision v0.99 or lower"),
         (Rom(deaf=True), {}, CABLE, "the bootloader of the board at {1} does not answer"),
     ],
 )
-def test_nothing_is_changed(esp, run, rom, image, code, said):
+def test_nothing_is_changed(made, run, rom, image, code, said):
     with rom:
         before = bytes(rom.flash)
-        path = esp(**image)
+        path = made(**image)
         got, _, err = esp_run(run, rom, path)
         assert got == code
         assert (
@@ -343,8 +319,8 @@ def test_nothing_is_changed(esp, run, rom, image, code, said):
         assert rom.flash == before
 
 
-def test_cut_in_the_middle_and_again(esp, run):
-    path = esp()
+def test_cut_in_the_middle_and_again(made, run):
+    path = made()
     with Rom(cut=1) as rom:
         code, out, err = esp_run(run, rom, path)
         assert code == CABLE and "verified" not in out
@@ -354,16 +330,16 @@ def test_cut_in_the_middle_and_again(esp, run):
         assert rom.flash[0x1000 : path.stat().st_size] == path.read_bytes()[0x1000:]
 
 
-def test_worn_out(esp, run):
+def test_worn_out(made, run):
     with Rom(worn=True) as rom:
-        code, out, err = esp_run(run, rom, esp())
+        code, out, err = esp_run(run, rom, made())
         assert code == FAILED and "verification failed (MD5 of" in err
         assert "does not start. Run this again, with a lower --baud" in err
     assert "verified" not in out
 
 
-def test_ctrl_c_says_what_it_leaves(esp):
-    path = esp()
+def test_ctrl_c_says_what_it_leaves(made):
+    path = made()
     with Rom() as rom:
         stop = threading.Event()
         answer = rom.answer
@@ -386,21 +362,23 @@ def test_ctrl_c_says_what_it_leaves(esp):
         assert err.startswith("flash: interrupted: the board at") and "half written" in err
 
 
-def test_is_heard_of_on_serial(esp, run, tmp_path):
+def test_is_heard_of_on_serial(made, run, tmp_path):
     (tmp_path / "desk").mkdir()
     with desk.Board(tmp_path / "desk" / "flash") as board, Rom() as rom:
         with cable.Cable(board.port) as wire:
             wire.write("main.py", b"print('hello from the node')\n")
         rom.board = board
-        code, out, err = run("--board", "esp32", "--port", rom.port, "--image", esp())
+        code, out, err = run("--board", "esp32", "--port", rom.port, "--image", made())
         assert (code, err) == (0, "")
         assert "MicroPython 1." in out and "starts:\n  hello from the node\n" in out
 
 
-def test_is_not_heard_of(esp, run, monkeypatch):
+def test_is_not_heard_of(made, run, monkeypatch):
     monkeypatch.setattr(cable, "PATIENCE", 1)
     with Rom() as rom:
-        code, out, err = run("--board", "esp32", "--port", rom.port, "--image", esp(), "--wait", 1)
+        code, out, err = run(
+            "--board", "esp32", "--port", rom.port, "--image", made(), "--wait", 1
+        )
         assert code == CABLE and "verified" in out
         assert "written and verified, but nothing is heard of the board in 1 s" in err
 
@@ -408,8 +386,8 @@ def test_is_not_heard_of(esp, run, monkeypatch):
 CONFIG = {"broker": "", "device": "shed", "prefix": "here", "networks": [{"ssid": "home"}]}
 
 
-def test_is_heard_of_at_its_broker(esp, run, tmp_path):
-    path = esp()
+def test_is_heard_of_at_its_broker(made, run, tmp_path):
+    path = made()
     config = tmp_path / "config.json"
     (tmp_path / "secrets.json").write_text('{"networks": {"home": "12345678"}}')
     call = ("--board", "esp32", "--image", path, "--config", config)
@@ -443,8 +421,8 @@ def test_is_heard_of_at_its_broker(esp, run, tmp_path):
 # Ports
 
 
-def test_ports(esp, run, monkeypatch, tmp_path):
-    path = esp()
+def test_ports(made, run, monkeypatch, tmp_path):
+    path = made()
     call = ("--board", "esp32", "--image", path)
     code, _, err = run(*call, "--port", "/dev/ttyNONE")
     assert code == CABLE and "there is no port /dev/ttyNONE" in err
@@ -486,8 +464,8 @@ class Refusing:
 # Images
 
 
-def test_images(esp, run, tmp_path, monkeypatch):
-    good = esp()
+def test_images(made, run, tmp_path, monkeypatch):
+    good = made()
     call = ("--board", "esp32", "--port", "socket://127.0.0.1:1", "--image")
     bad = tmp_path / "bad"
     for data, said in (
@@ -495,7 +473,10 @@ def test_images(esp, run, tmp_path, monkeypatch):
         (b"", "is no image: `python -m tools image` makes one"),
         (b"hello" * 100, "is no image"),
         (uf2.write(b"", {uf2.FLASH: bytes(256)}, "rp2040"), "for another board: a UF2 file"),
-        (program("esp32s2", b"x"), "is for ESP32-S2, and esp32 is esp32, esp32c3, esp32s3"),
+        (
+            standin.esp32("esp32")[:12] + b"\2" + bytes(99),
+            "is for ESP32-S2, and esp32 is esp32, esp32c3, esp32s3",
+        ),
         (good.read_bytes()[:0x9000], "cut short?"),
         (good.read_bytes()[:0x1020] + b"x" + good.read_bytes()[0x1021:], "damaged"),
     ):
@@ -527,26 +508,6 @@ def test_newest_image(monkeypatch, tmp_path):
 
 
 # RP2040 and RP2350
-
-
-def rp2_firmware(chip="rp2040", extra=True) -> bytes:
-    """A UF2 file that tells in its binary info where its files are, and has some."""
-    at = uf2.FLASH
-    place = MIB
-    info = struct.pack("<5I", uf2.START, at + 0x120, at + 0x124, at + 0x140, uf2.END)
-    body = bytearray(os.urandom(64 * 1024))
-    body[:0x100] = bytes(0x100)
-    body[0x100:0x160] = (
-        info.ljust(0x20, b"\0")
-        + struct.pack("<I", at + 0x150).ljust(0x20, b"\0")
-        + bytes(0x10)
-        + struct.pack("<H2sIII", uf2.DEVICE, uf2.MICROPYTHON, at + 0x170, at + place, MIB)
-    )
-    body[0x160:0x180] = b"\0" * 0x10 + b"MicroPython\0".ljust(0x10, b"\0")
-    pages = {at + n: bytes(body[n : n + 256]) for n in range(0, len(body), 256)}
-    if extra:
-        pages |= {at + place + n * 256: b"files".ljust(256) for n in range(16)}
-    return uf2.write(b"", pages, chip)
 
 
 class Drive:
@@ -584,21 +545,19 @@ def rp2_run(run, path, *more):
 
 
 @pytest.fixture
-def pico(tmp_path):
-    path = tmp_path / "pico.uf2"
-    path.write_bytes(rp2_firmware())
-    return path
+def pico(made):
+    return made("rp2040")
 
 
 @pytest.mark.parametrize("chip, name", [("rp2040", "RPI-RP2"), ("rp2350", "RP2350")])
-def test_drive(run, tmp_path, chip, name):
-    path = tmp_path / "image.uf2"
-    path.write_bytes(rp2_firmware(chip))
+def test_drive(made, run, tmp_path, chip, name):
+    path = made(chip)
     with Drive(tmp_path / "drive", name, path.stat().st_size) as drive:
         code, out, err = rp2_run(run, path, "--drive", drive.folder)
     assert (code, err) == (0, "")
     assert f"{chip} in its bootloader" in out and "verified" in out
     assert drive.taken == path.read_bytes()
+    assert standin.boot_rom(chip, drive.taken, bytearray(standin.FLASH[chip]))
 
 
 def test_drive_is_found(run, tmp_path, pico, monkeypatch):
@@ -627,18 +586,16 @@ def test_mounts():
     assert all(isinstance(folder, Path) for folder in flash.mounted())
 
 
-def test_keep_files_of_a_drive(run, tmp_path, pico):
-    pico.write_bytes(rp2_firmware())
-    wanted = pico.read_bytes()[: 512 * 256]
-    with Drive(tmp_path / "drive", size=len(wanted)) as drive:
-        assert rp2_run(run, pico, "--keep-files", "--drive", drive.folder)[0] == 0
-    pages = uf2.read(drive.taken, "rp2040", "taken")[1]
-    assert pages == {
-        address: page
-        for address, page in uf2.read(pico.read_bytes(), "rp2040", "image")[1].items()
-        if address < uf2.FLASH + MIB
-    }
-    assert len(pages) == 256
+@pytest.mark.parametrize("chip, name", [("rp2040", "RPI-RP2"), ("rp2350", "RP2350")])
+def test_keep_files_of_a_drive(made, run, tmp_path, chip, name):
+    path = made(chip)
+    with Drive(tmp_path / "drive", name, 1) as drive:
+        assert rp2_run(run, path, "--keep-files", "--drive", drive.folder)[0] == 0
+    flash = bytearray(b"f" * standin.FLASH[chip])
+    assert standin.boot_rom(chip, drive.taken, flash)
+    program = standin.pico(chip)
+    assert flash[: len(program)] == program
+    assert not flash[standin.PLACE[chip][0] :].strip(b"f")
 
 
 def test_drive_of_another(run, tmp_path, pico):
@@ -650,7 +607,7 @@ def test_drive_of_another(run, tmp_path, pico):
         assert not (drive.folder / "image.uf2").exists()
     for data, said in (
         (b"hello", "is no image"),
-        (firmware(), "for another board: an ESP32's"),
+        (standin.esp32("esp32"), "for another board: an ESP32's"),
         (pico.read_bytes()[:-512], "cut short?"),
         (struct.pack("<8I", *uf2.MAGIC, 0x2000, 0, 256, 0, 1, 0x12345678).ljust(512), "family 0x"),
     ):
