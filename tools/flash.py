@@ -13,6 +13,7 @@ broker.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import string
@@ -38,12 +39,14 @@ from tools.targets import Target
 BAUD = 460800
 WAIT = 30  # seconds to be heard of
 DRIVE_WAIT = 15  # seconds for a drive to come, or to vanish
+PICOTOOL_AFTER = 5  # seconds without one
 POLL = 0.1
 PIECE = 64 * 1024  # bytes on a drive between two looks at it
 NVS, FILES = 0x02, (0x81, 0x82, 0x83)  # subtypes of data partitions that --keep-files keeps
 STARTS = (0, 0x1000)  # where in a file the bootloader of an ESP32 may be
 DRIVES = {"RPI-RP2": "rp2040", "RP2350": "rp2350"}  # Board-ID in INFO_UF2.TXT
 INFO = "INFO_UF2.TXT"
+REFUSED = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR)
 BOOTSEL = "hold BOOTSEL while you plug the board in, and run this again"
 
 
@@ -104,14 +107,16 @@ def run(args) -> int:
 
 
 def newest(target: Target, config: Path | None = None, device: str = "*") -> Path:
-    """The newest image of a board in build/images/; Failed if the configuration is newer."""
+    """The newest image of a board in build/images/, or of a device also beside its configuration,
+    where `fleet` makes it. Failed if the configuration is newer."""
     pattern = f"{target.name}-*-{device}.{SUFFIX[target.port]}"
-    found = max(IMAGES.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+    images = [*IMAGES.glob(pattern), *(config.parent.glob(pattern) if config else ())]
+    found = max(images, key=lambda path: path.stat().st_mtime, default=None)
     again = f"`python -m tools image --board {target.name}`"
     if config:
         again = f"{again[:-1]} --config {config}`"
     if found is None:
-        raise Failed(f"there is no image {pattern} in {IMAGES.name}: make one with {again}")
+        raise Failed(f"there is no image {pattern} in build/images: make one with {again}")
     if config:
         for path in (config, config.with_name("secrets.json")):
             if path.exists() and path.stat().st_mtime > found.stat().st_mtime:
@@ -250,16 +255,20 @@ def flash_esp32(target: Target, path: Path, data: bytes, args) -> str:
                 table = esp.read_flash(esp32.TABLE, esp32.TABLE_SIZE)
                 same_place(port, table, found.partitions, size)
             esp.WRITE_FLASH_ATTEMPTS = 1  # once more is a run of this command, by who is there
-            log.begun = False
+            log.writing = True
             cmds.write_flash(esp, pieces(offset, data, kept), erase_all=not args.keep_files)
-            log.begun = False
+            log.writing = log.begun = False
             say("verified  by MD5")
-            with contextlib.suppress(FatalError, OSError):  # who waits for it will tell
-                cmds.reset_chip(esp, "hard-reset")
     except (FatalError, OSError, struct.error, RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        if "chip revision" in reason:
+            raise Failed(f"wrong chip at {port}: {reason}. Nothing was changed") from None
         if not log.begun:
-            raise Failed(f"the board at {port}: {reason}. Nothing was changed", CABLE) from None
+            raise Failed(
+                f"the board at {port} stops answering ({reason}). Nothing was changed: look at "
+                "the cable, and run this again, perhaps with a lower --baud",
+                CABLE,
+            ) from None
         if "MD5" in reason or "empty" in reason:
             raise Failed(
                 f"verification failed ({reason}): the board at {port} does not start. Run this "
@@ -268,6 +277,9 @@ def flash_esp32(target: Target, path: Path, data: bytes, args) -> str:
         raise Failed(f"cut in the middle ({reason}): {half}", CABLE) from None
     finally:
         if esp:
+            if not log.begun:  # the old program, or the new one, starts
+                with contextlib.suppress(FatalError, OSError):
+                    cmds.reset_chip(esp, "hard-reset")
             esp._port.close()
     return port
 
@@ -276,18 +288,18 @@ def same_place(port: str, table: bytes, partitions: list, size: int) -> None:
     """Failed if the files of the board are elsewhere than the new MicroPython looks for them."""
     from tools.image import esp32
 
-    again = "run this without --keep-files, which erases everything"
+    again = "Nothing was changed: run this without --keep-files, which erases everything"
     try:
         there = files_place(esp32.read_table(table), size)
     except ValueError:
         raise Failed(
-            f"the board at {port} has no MicroPython whose files to keep: {again}"
+            f"the board at {port} has no MicroPython whose files to keep. {again}"
         ) from None
     new = files_place(partitions, size)
     if there != new:
         raise Failed(
             f"the files of the board at {port} are {there[1]:,} bytes at {there[0]:#x}, and this "
-            f"MicroPython looks for {new[1]:,} at {new[0]:#x}. Nothing was changed: {again}"
+            f"MicroPython looks for {new[1]:,} at {new[0]:#x}. {again}"
         )
 
 
@@ -314,12 +326,12 @@ def connect(port: str):
 def quiet():
     """Have esptool say nothing but how far it is; returns its logger.
 
-    `begun` tells whether a stage has begun: those of write_flash() are erasing and writing.
+    `begun`: since `writing`, a stage has begun; those of write_flash() are erasing and writing.
     """
     from esp_pylib.logger import EspLog, EspLogBase
 
     class Log(EspLogBase):
-        begun = False
+        writing = begun = False
 
         def print(self, *args, **kwargs):
             pass
@@ -327,7 +339,7 @@ def quiet():
         err = warn = note = hint = debug = set_verbosity = progress_bar = print
 
         def stage(self, finish=False):
-            self.begun = self.begun or not finish
+            self.begun = self.writing and (self.begun or not finish)
 
         @contextmanager
         def progress(self, total, *_, **__):
@@ -378,7 +390,8 @@ def flash_rp2(target: Target, path: Path, data: bytes, args) -> str | None:
         port = port or running(target)
         if port:
             bootloader(port, target)
-            drive = until(lambda: find_drive(args.drive, chip), DRIVE_WAIT)
+            seconds = PICOTOOL_AFTER if shutil.which("picotool") else DRIVE_WAIT
+            drive = until(lambda: find_drive(args.drive, chip), seconds)
     if drive:
         copy(data, drive, chip)
     elif args.drive is None and shutil.which("picotool"):
@@ -448,7 +461,10 @@ def no_drive(folder: Path | None, port: str | None) -> Failed:
             f"/dev/disk/by-label/{labels[0]}`, or install picotool"
         )
     elif port:
-        why = f"the board at {port} was sent to its bootloader, but no drive came"
+        why = (
+            f"the board at {port} was sent to its bootloader, but no drive came; plugged in anew, "
+            "it has its old program"
+        )
     else:
         why = "no board: neither a drive (RPI-RP2 or RP2350) nor a port is there"
     return Failed(f"{why}. Nothing was changed; {BOOTSEL}", CABLE)
@@ -473,7 +489,7 @@ def bootloader(port: str, target: Target) -> None:
 def gone(drive: Path) -> bool:
     """A drive that was pulled may be in the list of mounts for a while, its files in the cache."""
     device = mounted().get(drive)
-    return not (drive / INFO).exists() or bool(device and not Path(device).exists())
+    return board_id(drive) is None or bool(device and not Path(device).exists())
 
 
 def copy(data: bytes, drive: Path, chip: str) -> None:
@@ -483,19 +499,19 @@ def copy(data: bytes, drive: Path, chip: str) -> None:
     done = 0
     try:
         with interrupted(half), progress("writing", len(data)) as advance:
-            with open(drive / "image.uf2", "wb", buffering=0) as file:
+            with open(drive / "image.uf2", "wb") as file:
                 for begin in range(0, len(data), PIECE):
-                    done += file.write(data[begin : begin + PIECE])
+                    file.write(data[begin : begin + PIECE])
+                    file.flush()
+                    done = file.tell()
                     advance(PIECE)
-                    if done < len(data):
-                        os.fsync(file.fileno())
-                        if gone(drive):
-                            raise OSError("the drive has vanished")
-                os.fsync(file.fileno())
+                    os.fsync(file.fileno())
+                    if done < len(data) and gone(drive):
+                        raise OSError("the drive has vanished")
     except OSError as error:
         if done < len(data):
             reason = (error.strerror or str(error)).lower()
-            if not done:
+            if error.errno in REFUSED and not done:
                 half = "is it mounted for you, and to be written? Nothing was changed"
             raise Failed(
                 f"{drive} took {done:,} of {len(data):,} bytes ({reason}): {half}", CABLE

@@ -40,7 +40,7 @@ from pathlib import Path
 from firmware import config
 
 from tools import targets
-from tools.build import beside, build, sensors
+from tools.build import build, sensors
 from tools.console import CONFIG, ROOT, USAGE, Failed, paint, say
 from tools.targets import Target
 
@@ -347,8 +347,6 @@ def compose(device: Device, folder: Path) -> None:
         path = device.base.with_name("secrets.json")
         if path.exists():
             secrets = config.parse(path.read_bytes())
-        device.certificates = beside(device.base)
-        device.certificates.pop("secrets.json", None)
     except OSError as error:
         device.say(f"{error.filename} cannot be read: {error.strerror}", "config")
         return
@@ -363,6 +361,7 @@ def compose(device: Device, folder: Path) -> None:
             except ValueError as error:
                 device.say(str(error), column)
     device.settings = settings
+    device.certificates = certificates(settings, device.base.parent)
     for column, cell in device.cells.items():
         if column.startswith(SECRETS):
             add_secret(device, secrets, column, str(cell))
@@ -370,6 +369,16 @@ def compose(device: Device, folder: Path) -> None:
     if isinstance(secrets.get("networks"), dict):
         secrets["networks"] = {k: v for k, v in secrets["networks"].items() if k in used}
     device.secrets = dict(secrets)
+
+
+def certificates(settings: dict, folder: Path) -> dict[str, bytes]:
+    """Those that its settings name, and that are there."""
+    tls = settings.get("tls")
+    names = ["ca.pem"] if tls is True else []
+    if isinstance(tls, dict):
+        names = [str(tls[key]) for key in ("ca", "cert", "key") if tls.get(key)]
+    paths = [folder / name for name in names if Path(name).name == name]
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def networks(settings: dict) -> list[dict]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import serial
 import standin
-from esptool import CHIP_DEFS
+from esptool import CHIP_DEFS, cmds
 from paho.mqtt import publish
 from tools import cable, console, desk, flash, targets
 from tools.__main__ import main
@@ -37,11 +37,24 @@ VFS = 0x200000
 class Rom:
     """A chip with a flash, at a TCP socket; after a write, what `board` is is there instead."""
 
-    def __init__(self, chip="esp32", size=4 * MIB, *, deaf=False, cut=None, worn=False, regs=()):
+    def __init__(
+        self,
+        chip="esp32",
+        size=4 * MIB,
+        *,
+        deaf=False,
+        cut=None,
+        worn=False,
+        regs=(),
+        flags=0,
+        leaves=None,
+    ):
         self.chip = CHIP_DEFS[chip]
         self.flash = bytearray(b"\xa5" * size)
         self.deaf, self.cut, self.worn = deaf, cut, worn
         self.regs = dict(regs)
+        self.flags = flags
+        self.leaves = leaves
         if self.chip.USES_MAGIC_VALUE:
             self.regs[self.chip.CHIP_DETECT_MAGIC_REG_ADDR] = self.chip.MAGIC_VALUE
         self.id = 0x40EF | size.bit_length() - 1 << 16
@@ -111,6 +124,8 @@ class Rom:
         name = next((key for key, n in self.chip.ESP_CMDS.items() if n == op), "")
         words = struct.unpack_from(f"<{min(len(data), 16) // 4}I", data)
         spi = self.chip.SPI_REG_BASE
+        if name == self.leaves:
+            raise OSError
         if name == "SYNC":
             for _ in range(8):
                 self.reply(op, 0 if self.stub else 0x20120707)
@@ -118,7 +133,8 @@ class Rom:
             if self.chip.USES_MAGIC_VALUE:
                 self.reply(op, wrong=5)
             else:
-                self.reply(op, data=struct.pack("<12xII", self.chip.IMAGE_CHIP_ID, 0))
+                data = struct.pack("<I8xII", self.flags, self.chip.IMAGE_CHIP_ID, 0)
+                self.reply(op, data=data)
         elif name == "READ_REG":
             value = self.regs.get(words[0], 0)
             if words[0] == spi:
@@ -301,11 +317,17 @@ def test_keep_files_that_are_elsewhere(made, run):
             "too small: {} needs 4 MB, and the esp32 at {} has 2 MB",
         ),
         (Rom(regs={0x3FF5A018: 0x10}), {}, FAILED, "the esp32 at {1} is locked"),
-        (Rom(regs={0x3FF5A00C: 1 << 15}), {}, CABLE, "chip revision v0.99 or lower"),
+        (Rom(regs={0x3FF5A000: 1 << 20}), {}, FAILED, "the esp32 at {1} is locked"),
+        (Rom("esp32c3", flags=4), {"chip": "esp32c3"}, FAILED, "the esp32c3 at {1} is locked"),
+        (Rom(regs={0x3FF5A00C: 1 << 15}), {}, FAILED, "chip revision v0.99 or lower"),
+        (Rom(leaves="MEM_DATA"), {}, CABLE, "at {1} stops answering (read failed: socket"),
+        (Rom(leaves="SPI_SET_PARAMS"), {}, CABLE, "at {1} stops answering (read failed: socket"),
         (Rom(deaf=True), {}, CABLE, "the bootloader of the board at {1} does not answer"),
     ],
 )
-def test_nothing_is_changed(made, run, rom, image, code, said):
+def test_nothing_is_changed(made, run, monkeypatch, rom, image, code, said):
+    resets = []
+    monkeypatch.setattr(cmds, "reset_chip", lambda _, mode: resets.append(mode))
     with rom:
         before = bytes(rom.flash)
         path = made(**image)
@@ -317,6 +339,7 @@ def test_nothing_is_changed(made, run, rom, image, code, said):
         )
         assert "Nothing was changed" in err and err.count("\n") == 1
         assert rom.flash == before
+        assert resets == ([] if rom.deaf else ["hard-reset"])  # the old program goes on
 
 
 def test_cut_in_the_middle_and_again(made, run):
@@ -505,6 +528,10 @@ def test_newest_image(monkeypatch, tmp_path):
         flash.newest(target, config, "shed")
     os.utime(config, (0, 0))
     assert flash.newest(target, config, "shed").name == "esp32-A-shed.bin"
+    beside = tmp_path / "fleet" / "esp32-A-shed.bin"
+    beside.parent.mkdir()
+    beside.write_bytes(b"")
+    assert flash.newest(target, beside.with_name("config.json"), "shed") == beside
 
 
 # RP2040 and RP2350

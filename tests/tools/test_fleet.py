@@ -132,6 +132,20 @@ def test_secrets(farm, run, monkeypatch):
     assert code == CONFIG and "apart.csv, line 2: there is no device 'attic'" in err
 
 
+def test_certificates(farm, run):
+    (farm / "ca.pem").write_text("authority")
+    (farm / "shed.key").write_text("key")
+    head = "device,board,config,ntp,tls,tls.ca,tls.cert,tls.key\n"
+    table = head + "shed,esp32,base.json,10.0.0.1,,ca.pem,ca.pem,shed.key\n"
+    assert run(table + "yard,esp32,base.json,10.0.0.1,true,,,\n")[0] == DONE
+    assert (farm / "out/shed/shed.key").read_text() == "key"
+    assert (farm / "out/shed/shed.key").stat().st_mode & 0o777 == 0o600
+    assert (farm / "out/yard/ca.pem").read_text() == "authority"
+    assert not (farm / "out/yard/shed.key").exists()
+    code, _, err = run(head + f"shed,esp32,base.json,10.0.0.1,,../{farm.name}/ca.pem,,\n")
+    assert code == CONFIG and "line 2 (shed), tls.ca: expected the name of a file" in err
+
+
 def test_warns_of_secrets_in_the_open(farm, run, capfd):
     table = farm / "fleet.csv"
     code, _, err = run("device,board,config,secrets.user\nshed,esp32,base.json,me\n")
