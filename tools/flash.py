@@ -255,6 +255,8 @@ def flash_esp32(target: Target, path: Path, data: bytes, args) -> str:
                 table = esp.read_flash(esp32.TABLE, esp32.TABLE_SIZE)
                 same_place(port, table, found.partitions, size)
             esp.WRITE_FLASH_ATTEMPTS = 1  # once more is a run of this command, by who is there
+            if not args.keep_files:
+                say("erase     all of it, which takes up to a minute")
             log.writing = True
             cmds.write_flash(esp, pieces(offset, data, kept), erase_all=not args.keep_files)
             log.writing = log.begun = False

@@ -377,7 +377,7 @@ def certificates(settings: dict, folder: Path) -> dict[str, bytes]:
     names = ["ca.pem"] if tls is True else []
     if isinstance(tls, dict):
         names = [str(tls[key]) for key in ("ca", "cert", "key") if tls.get(key)]
-    paths = [folder / name for name in names if Path(name).name == name]
+    paths = [folder / name for name in names]
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 

@@ -379,6 +379,17 @@ def test_one_failure_leaves_the_others(farm, run, mixed, firmware, monkeypatch):
     assert not [path for path in (farm / "out").iterdir() if path.name.endswith((".new", ".old"))]
 
 
+def test_what_a_run_left_that_was_cut(farm, run):
+    assert run(HEAD + LINE)[0] == DONE
+    before = stamps(farm)
+    (farm / "out/shed").rename(farm / "out/.shed.old")
+    (farm / "out/.shed.new").mkdir()
+    (farm / "out/.shed.new/config.json").write_text("{")
+    code, out, _ = run(HEAD + LINE)
+    assert code == DONE and "shed  as it was" in out and stamps(farm) == before
+    assert {path.name for path in (farm / "out").iterdir()} == {".gitignore", "shed"}
+
+
 def test_image_that_cannot_be_made(farm, run, mixed, firmware):
     (farm / "RPI_PICO_W").write_bytes(
         standin.uf2("rp2040", standin.pico("rp2040", place=(0x12C000, 16384)))
