@@ -377,7 +377,12 @@ def read_rp2(target: Target, path: Path, data: bytes, keep_files: bool) -> tuple
     errata, pages = uf2.read(data, chip, str(path))
     if keep_files:
         place = [one.offset for one in uf2.info(uf2.flash(pages)).devices]
-        end = uf2.FLASH + min(place, default=uf2.FLASH_END - uf2.FLASH)
+        if not place:
+            raise Failed(
+                f"{path} does not tell where its files are. MicroPython's own .uf2 has none, and "
+                "leaves those of the board without --keep-files"
+            )
+        end = uf2.FLASH + min(place)
         pages = {address: page for address, page in pages.items() if address < end}
         data = uf2.write(errata, pages, chip)
     return chip, data

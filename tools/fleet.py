@@ -109,16 +109,18 @@ def arguments(parser) -> None:
 
 def run(args) -> int:
     devices = read(args.file)
+    told = {args.file: any(tells(device, SECRETS) for device in devices)}
     if args.secrets:
-        add_secrets(devices, args.secrets)
+        told[args.secrets] = add_secrets(devices, args.secrets)
     check(devices, args)
     wrong = [line for device in devices for line in device.wrong]
     if wrong:
         bad = sum(bool(device.wrong) for device in devices)
         wrong.append(f"{bad} of {len(devices)} devices have mistakes; nothing was written")
         raise Failed("\n".join(wrong), CONFIG)
-    private(args.file, any(is_secret(device) for device in devices))
-    private(args.secrets, True)
+    for path in told:
+        if told[path]:
+            warn(path)
     if args.check:
         say(f"{args.file}: {len(devices)} devices, without a mistake")
         return 0
@@ -244,27 +246,31 @@ def read_json(path: Path, text: str) -> Iterator[tuple[str, dict[str, object]]]:
         yield f"device {number}", cells
 
 
-def add_secrets(devices: list[Device], path: Path) -> None:
-    """Those of a file of their own; Failed if it is of devices that are not there."""
+def add_secrets(devices: list[Device], path: Path) -> bool:
+    """Those of a file of their own; Failed if it is of devices that are not there.
+
+    Returns whether it tells any.
+    """
     known = {device.name: device for device in devices}
-    for other in read(path, text_only=True):
+    found = read(path, text_only=True)
+    for other in found:
         if other.name not in known:
             raise Failed(f"{other.place}: there is no device {other.name!r}", CONFIG)
         cells = {k: v for k, v in other.cells.items() if k != "device"}
         known[other.name].cells.update({SECRETS + k: v for k, v in cells.items()})
+    return any(tells(other) for other in found)
 
 
-def is_secret(device: Device) -> bool:
+def tells(device: Device, within: str = "") -> bool:
+    """Whether a secret stands in its columns, and not the name of one."""
     return any(
-        name.startswith(SECRETS) and not str(value).startswith("$")
+        name.startswith(within) and name != "device" and not str(value).startswith("$")
         for name, value in device.cells.items()
     )
 
 
-def private(path: Path | None, secret: bool) -> None:
-    """Warn of a file with secrets that others can read, or that is in a repository."""
-    if not path or not secret:
-        return
+def warn(path: Path) -> None:
+    """Of a file with secrets that others can read, or that is in a repository."""
     wrong = []
     if os.name == "posix" and path.stat().st_mode & 0o044:
         wrong.append(f"others on this machine can read it: `chmod 600 {path}`")

@@ -625,6 +625,13 @@ def test_keep_files_of_a_drive(made, run, tmp_path, chip, name):
     assert not flash[standin.PLACE[chip][0] :].strip(b"f")
 
 
+def test_keep_files_where_nobody_knows_them(run, tmp_path):
+    path = tmp_path / "image.uf2"
+    path.write_bytes(standin.uf2("rp2040", standin.pico("rp2040", place=None)))
+    code, _, err = rp2_run(run, path, "--keep-files", "--drive", tmp_path)
+    assert code == FAILED and "does not tell where its files are" in err
+
+
 def test_drive_of_another(run, tmp_path, pico):
     code, _, err = rp2_run(run, pico, "--drive", tmp_path)
     assert code == CABLE and f"{tmp_path} is no drive of a bootloader" in err

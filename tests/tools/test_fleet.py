@@ -159,8 +159,14 @@ def test_warns_of_secrets_in_the_open(farm, run, capfd):
     assert f"others on this machine can read it: `chmod 600 {table}`" in err
     assert "git has it: put the secrets into another file (--secrets)" in err
     table.write_text("device,board,config,secrets.user\nshed,esp32,base.json,$HOME\n")
-    assert main(call) == DONE
+    apart = farm / "apart.csv"
+    apart.write_text("device,user\nshed,$HOME\n")
+    apart.chmod(0o644)
+    assert main([*call, "--secrets", str(apart)]) == DONE
     assert capfd.readouterr().err == ""
+    apart.write_text("device,user\nshed,me\n")
+    assert main([*call, "--secrets", str(apart)]) == DONE
+    assert f"warning: {apart} holds secrets, and others" in capfd.readouterr().err
 
 
 LINE = "shed,esp32,base.json,30,\n"
