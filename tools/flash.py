@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import serial
 from mpremote.transport import TransportError
 
 from tools import cable, targets
@@ -314,8 +313,7 @@ def connect(port: str):
     except (FatalError, OSError) as error:
         text = str(error)
         if "Could not open" in text or isinstance(error, OSError):
-            text = cable.explain(port, serial.SerialException(text))
-            raise Failed(text, CABLE) from None
+            raise Failed(cable.explain(port), CABLE) from None
         reason = text.split("\n")[0].rstrip(".").rpartition(": ")[2]
         raise Failed(
             f"the bootloader of the board at {port} does not answer ({reason}): hold BOOT, press "

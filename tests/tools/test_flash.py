@@ -468,22 +468,6 @@ def test_ports(made, run, monkeypatch, tmp_path):
     assert code == CABLE and "several" in err and "/dev/ttyUSB0" in err and "/dev/ttyUSB1" in err
 
 
-def test_no_permission(monkeypatch):
-    text = "could not open port /dev/ttyUSB0: [Errno 13] Permission denied: '/dev/ttyUSB0'"
-    monkeypatch.setattr(serial, "serial_for_url", lambda *_, **__: Refusing(text))
-    with pytest.raises(Failed, match="no permission for /dev/ttyUSB0: add yourself") as failed:
-        flash.connect("/dev/ttyUSB0")
-    assert failed.value.code == CABLE
-
-
-class Refusing:
-    def __init__(self, text):
-        self.text = text
-
-    def open(self):
-        raise serial.SerialException(self.text)
-
-
 # Images
 
 
