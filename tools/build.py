@@ -226,7 +226,7 @@ if sys.argv[2] == "apart":
     for i in range(9999):
         n = gc.mem_alloc()
         getattr(0, "name%d" % i, None)
-        if gc.mem_alloc() - n > 20000:
+        if gc.mem_alloc() - n > 10000:
             break
 gc.collect()
 before = gc.mem_alloc()

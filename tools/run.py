@@ -43,12 +43,13 @@ from tools.demo import FOREVER, demo
 from tools.targets import Target, find
 
 LOOK = 0.5  # seconds between two looks at the sources
-AGAIN = 2  # seconds until Ctrl-C is sent once more: one that meets the mount's traffic is lost
+AGAIN = 3  # seconds until Ctrl-C is sent once more
+LOST = 0.2  # ... after the mount was used: one that meets its traffic is lost
 PATIENCE = 15  # seconds for the program to end
 BACK = 5  # seconds for a port on USB to be there again after a reset
 MOUNT = "/remote"  # mpremote's
 # What a board prints when it was reset in earnest: ESP32's ROM, MicroPython.
-RESET = re.compile(r"\brst:0x[0-9a-f]+ \(|^MPY: soft reboot|^MicroPython v\d.*; ")
+RESET = re.compile(r"\brst:0x[0-9a-f]+ \(|^MPY: soft reboot|^MicroPython .* on \d{4}-.*; ")
 
 # Runs on the board once it is mounted. Without a soft reset, which would end the timer that feeds
 # the watchdog of the program before: start() goes on with that until the new one has begun.
@@ -130,6 +131,7 @@ class Program:
         self.folder = folder
         self.running = False
         self.reset = False  # the board was, in earnest: the mount is gone
+        self.line = ""  # the last one that it has printed, as far as it has come
 
     def mount(self) -> None:
         sock = getattr(self.board.transport.serial, "_socket", None)
@@ -169,6 +171,7 @@ class Program:
                     data += byte
         if data:
             self.show(self.text.decode(data).replace("\r", ""))
+        self.served = busy and not data
         return busy
 
     def show(self, text: str) -> None:
@@ -195,6 +198,8 @@ class Program:
                     self.board.transport.serial.write(b"\x03")
             if not self.step():
                 time.sleep(0.01)
+            elif self.served:
+                again = now + LOST
 
     def revive(self) -> None:
         """After a reset, when the board's own program has begun: back to the raw REPL."""
@@ -311,24 +316,30 @@ class Loop:
             shutil.copy(file, copy)
 
     def run(self, board: Cable, own: bytes | None) -> None:
-        config = MOUNT + "/config.json" if own is None else "/config.json"
         with tempfile.TemporaryDirectory() as folder:
             program = Program(board, Path(folder))
             program.mount()
-            cause, why = "power", "start"
-            while not self.over:
-                if why:
-                    why = self.prepare(Path(folder), own)
-                    if why is None:
-                        why = tell(self.wait())
-                        continue
-                program.start(config, cause)
-                cause, why = self.follow(program)
+            try:
+                self.turns(program, own)
+            except (ConfigError, Failed) as error:
+                if getattr(error, "code", CONFIG) != CABLE:
+                    program.unmount()
+                raise
             program.stop()
             program.unmount()
 
-    def prepare(self, folder: Path, own: bytes | None) -> str | None:
-        """Stage; None if there is a mistake, which is shown."""
+    def turns(self, program: Program, own: bytes | None) -> None:
+        config = MOUNT + "/config.json" if own is None else "/config.json"
+        cause, why = "power", "start"
+        while not self.over:
+            if why and not self.prepare(program.folder, own):
+                why = tell(self.wait())
+                continue
+            program.start(config, cause)
+            cause, why = self.follow(program)
+
+    def prepare(self, folder: Path, own: bytes | None) -> bool:
+        """Stage; False if there is a mistake, which is shown."""
         try:
             self.stage(folder, own)
         except (ConfigError, Failed) as error:
@@ -336,8 +347,8 @@ class Loop:
                 raise  # no change here makes it right
             if not self.over:  # Ctrl-C ends the compiler, too
                 note(f"{error}\n-- waiting for a change", "red")
-            return None
-        return ""
+            return False
+        return True
 
     def follow(self, program: Program) -> tuple[str, str]:
         """Until it is to be started again: the cause, and what has changed."""
@@ -350,6 +361,8 @@ class Loop:
         if found or self.over:
             program.stop()
             return "power", tell(found)
+        if program.line:
+            say()
         if program.reset:
             note("the board was reset, and its own program began; starting the tree's again")
             program.revive()
