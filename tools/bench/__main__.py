@@ -1,6 +1,8 @@
 """Measure umqtt_lite, polled and in asyncio, beside a bare socket and umqtt.simple, in one run.
 
-python -m tools.bench [--peers FOLDER] [--micropython PATH]
+python -m tools.bench [deploy] [--peers FOLDER] [--micropython PATH]
+
+And the spool on flash, and what `deploy` takes beside a copy of all; with "deploy", only that.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from tools.bench import measure
+from tools.bench import deploy, measure
 from tools.console import Failed
 from tools.programs import find_micropython, start_broker
 from tools.size import core_size
@@ -26,6 +28,7 @@ TITLES = {
 }
 ROUNDS = 5
 ROUND = 400  # ms
+DEPLOYS = 3  # rounds
 NONE = "–"
 
 
@@ -131,8 +134,25 @@ def flash(micropython: str) -> Table:
     return table
 
 
+def deploys(micropython: str) -> Table:
+    """The program's way onto the desk board; each ratio is to the copy in the same round."""
+    rounds = deploy.measure(DEPLOYS, micropython)
+    columns = {"seconds": "seconds", "ratio": "times as fast", "bytes": "bytes sent"}
+    table = Table(list(columns), columns)
+    for how in rounds[0]:
+        ratio = statistics.median(found[deploy.COPY][0] / found[how][0] for found in rounds)
+        cells = {
+            "seconds": f"{statistics.median(found[how][0] for found in rounds):.2f}",
+            "ratio": f"{ratio:.1f}",
+            "bytes": number(rounds[-1][how][1]),
+        }
+        table.add(how, cells)
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["deploy"], help="measure only that")
     parser.add_argument("--peers", type=Path, help="a folder that holds umqtt/simple.py")
     parser.add_argument("--micropython", help="the unix port (default: the one beside Python)")
     args = parser.parse_args()
@@ -142,6 +162,9 @@ def main() -> int:
     try:
         with ExitStack() as on_exit:
             micropython = find_micropython(args.micropython)
+            if args.part:
+                print(f"{describe(micropython)}\n\n{deploys(micropython)}")
+                return 0
             sizes = measure.build()
             size = {"lite": number(core_size(sizes))}
             size["aio"] = number(core_size(sizes) + sizes["aio"])
@@ -155,10 +178,12 @@ def main() -> int:
                 instructions(table, bench, polled)
             rates(table, bench, clients)
             spool = flash(micropython)
+            deployed = deploys(micropython)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{describe(micropython)}; {broker}\n\n{table}\n\nThe flash spool:\n\n{spool}")
+    print(f"\nThe program onto the desk board:\n\n{deployed}")
     if not measure.has_valgrind():
         print("\nInstructions are counted with valgrind: sudo apt-get install valgrind")
     return 0
