@@ -12,6 +12,7 @@ leaves the board awake, and then it is started again.
 """
 
 import codecs
+import errno
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ import time
 from pathlib import Path
 
 from firmware.config import ConfigError
+from mpremote.transport import TransportError
 from serial.tools import list_ports
 
 from tools import cable, deploy
@@ -44,7 +46,7 @@ from tools.targets import Target, find
 
 LOOK = 0.5  # seconds between two looks at the sources
 AGAIN = 3  # seconds until Ctrl-C is sent once more
-LOST = 0.2  # ... after the mount was used: one that meets its traffic is lost
+LOST = 0.5  # ... after the mount was used: one that meets its traffic is lost
 PATIENCE = 15  # seconds for the program to end
 BACK = 5  # seconds for a port on USB to be there again after a reset
 MOUNT = "/remote"  # mpremote's
@@ -53,11 +55,12 @@ RESET = re.compile(r"\brst:0x[0-9a-f]+ \(|^MPY: soft reboot|^MicroPython .* on \
 
 # Runs on the board once it is mounted. Without a soft reset, which would end the timer that feeds
 # the watchdog of the program before: start() goes on with that until the new one has begun.
-# What mpremote's mount leaves behind, 5 KB for 249 bytes of a file, must not scatter what stays:
-# the threshold has it collected.
+# What mpremote's mount leaves behind, on the desk 5 KB for 249 bytes of a file, must not scatter
+# what stays: the threshold has it collected.
 SETUP = """\
 import gc, os, sys
 gc.threshold(8192)
+os.chdir('/')
 path = sys.path[:]
 feeder = ended = None
 def keys(on): pass
@@ -102,10 +105,16 @@ def start(config, cause):
    try: halt(0)
    except SystemExit: pass
   keys(False)
+  sys.path[:] = path
 def leave():
  gc.threshold(-1)
- sys.path[:] = path
  sys.modules.clear()
+"""
+# A cable that was cut has left the mount there.
+UNMOUNT = """\
+import os
+try: os.umount('/remote')
+except OSError: pass
 """
 # The desk's terminal makes a signal of Ctrl-C, or hands on all bytes as the mount needs them.
 DESK = """\
@@ -137,6 +146,7 @@ class Program:
         sock = getattr(self.board.transport.serial, "_socket", None)
         if sock:  # the mount answers in small pieces, each of which would wait for the last
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.board.exec(UNMOUNT)
         with self.board.watch():
             self.board.transport.mount_local(str(self.folder))
         self.board.exec(SETUP)
@@ -149,10 +159,12 @@ class Program:
             self.board.transport.umount_local()
 
     def start(self, config: str, cause: str) -> None:
+        vars(self.board.transport.cmd).pop("path_check", None)
         with self.board.watch():
             self.board.transport.exec_raw_no_follow(f"start({config!r}, {cause!r})")
         self.running = True
         self.part = 0  # 0: what it prints, 1: the traceback it ends with
+        self.asked = False  # to end: its traceback, if it has one, says only that
         self.line = ""
         self.text = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -162,13 +174,16 @@ class Program:
         with self.board.watch():
             serial = self.board.transport.serial
             busy = serial.orig_serial.inWaiting() > 0
-            while self.running and len(data) < 4096 and serial.inWaiting():
-                byte = serial.read(1)
-                if byte == b"\x04":
-                    self.part += 1
-                    self.running = self.part < 2
-                else:
-                    data += byte
+            try:
+                while self.running and len(data) < 4096 and serial.inWaiting():
+                    byte = serial.read(1)
+                    if byte == b"\x04":
+                        self.part += 1
+                        self.running = self.part < 2
+                    elif not (self.part and self.asked):
+                        data += byte
+            except LookupError:  # no such command of the mount, or half of one
+                raise TransportError("noise on the line") from None
         if data:
             self.show(self.text.decode(data).replace("\r", ""))
         self.served = busy and not data
@@ -186,6 +201,8 @@ class Program:
         """Ctrl-C. Returns when it has ended."""
         deadline = time.monotonic() + PATIENCE
         again = 0.0
+        self.asked = True
+        self.board.transport.cmd.path_check = no_module  # while it loads, most Ctrl-C are lost
         while self.running:
             now = time.monotonic()
             if now > deadline:
@@ -197,9 +214,11 @@ class Program:
                 with self.board.watch():
                     self.board.transport.serial.write(b"\x03")
             if not self.step():
-                time.sleep(0.01)
+                time.sleep(0.001)
             elif self.served:
-                again = now + LOST
+                again = min(again, now + LOST)
+        if self.reset:
+            self.revive()
 
     def revive(self) -> None:
         """After a reset, when the board's own program has begun: back to the raw REPL."""
@@ -207,16 +226,28 @@ class Program:
         transport = self.board.transport
         transport.serial = transport.serial.orig_serial
         transport.mounted = False
-        for _ in self.board.lines(1):
-            pass
-        with self.board.watch():
-            transport.enter_raw_repl(soft_reset=False)
+        for line in self.board.lines(1):
+            say(line)
+        for left in (2, 1, 0):  # it may still be starting, when Ctrl-C is lost
+            try:
+                with self.board.watch():
+                    transport.enter_raw_repl(soft_reset=False, timeout_overall=3)
+                break
+            except Failed:
+                if not left:
+                    raise
         self.mount()
 
     def end(self):
         """How it has ended: 0, 2 (a mistake in the configuration), None (a crash), "reset", or
         the ms of a deep sleep."""
         return self.board.eval("ended")
+
+
+def no_module(path: str) -> None:
+    """Takes the place of the mount's check of paths: what is imported now is not there."""
+    if "/lib/" in path:
+        raise OSError(errno.ENOENT, "")
 
 
 class Loop:
@@ -358,15 +389,15 @@ class Loop:
             return moved if program.running else None
 
         found = self.wait(step)
-        if found or self.over:
-            program.stop()
-            return "power", tell(found)
-        if program.line:
-            say()
         if program.reset:
+            if program.line:
+                say()
             note("the board was reset, and its own program began; starting the tree's again")
             program.revive()
             return "watchdog", ""
+        if found or self.over:
+            program.stop()
+            return "power", tell(found)
         how = program.end()
         if how == "reset":
             note("the program resets the board: it is started again")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -190,10 +191,17 @@ def test_changes_start_it_anew(loop, board, seen):
 
 def test_cable_is_cut(loop, board, seen):
     run = loop()
-    received(seen, "chip")
-    board.cut()
+    received(seen, "diagnostics")
+    received(seen, "chip")  # all is loaded
+    board.host.shutdown(socket.SHUT_RDWR)  # where close() would wait for select()
     assert run.end() == CABLE
     assert run.count("run: the cable to ") == 1 and "Traceback" not in run.output
+
+    again = loop()  # the mount of the one before is still there
+    received(seen, "status", "offline")
+    received(seen, "chip")
+    assert again.interrupt() == 0, again.output
+    assert board.starts == 1 and board.sum() == board.before
 
 
 def test_resets(loop, board, seen):
@@ -269,6 +277,7 @@ def test_configuration_of_this_machine(loop, board, seen, config, tmp_path, tree
     received(seen, "chip")  # by way of the spool, in a file here
     secrets.write_text(json.dumps({"user": "you", "password": SECRET}))
     run.wait(f"{secrets} changed")
+    received(seen, "status", "offline")
     received(seen, "chip")
     assert run.interrupt() == 0, run.output
     assert SECRET not in run.output
