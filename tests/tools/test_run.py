@@ -290,9 +290,9 @@ def test_deep_sleep_leaves_the_board_awake(loop, board, seen, config, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config | {"sleep": {"seconds": 1, "awake": 1}}))
     run = loop("--config", path)
-    run.wait("deep sleep for ")
+    run.wait("the board stays awake, and waits")
     received(seen, "info", '"reset_cause": "power"')
-    run.wait("deep sleep for ", 2)
+    run.wait("the board stays awake, and waits", 2)
     received(seen, "chip")
     assert run.interrupt() == 0, run.output
     assert board.starts == 1
