@@ -188,7 +188,7 @@ def make(tree: Path, target: Target, path: Path) -> None:
             for data in [(tree / name).read_bytes()]
         },
     }
-    (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (tree / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
 
 
 def beside(path: Path) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import io
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,20 @@ from tools import targets
 from tools.console import CABLE, Failed
 from tools.targets import Target
 
-PIECE = 512  # bytes written at once: what a board compiles for it must find room in its heap
+# Bytes written at once: what a board compiles for that must find room in its heap.
+SMALLEST, LARGEST = 256, 2048
 PATIENCE = 4  # seconds for an answer
+# A mount whose cable was cut would hang all that looks for files.
+WHO = """\
+import gc, os, sys
+if os.getcwd().startswith('/remote'):
+ os.chdir('/')
+ os.umount('/remote')
+gc.collect()
+i = sys.implementation
+print((sys.platform, i.version, getattr(i, '_mpy', 0) & 255, getattr(i, '_machine', '?'),
+ os.getcwd(), gc.mem_free()))
+"""
 HASHES = """\
 import hashlib, binascii
 def f(n):
@@ -135,7 +148,8 @@ class Cable:
 
     with Cable(port) as cable: ...
 
-    Whatever goes wrong with the cable is a Failed with the code CABLE.
+    Left by an exception, the board is reset, and its program goes on. Whatever goes wrong with the
+    cable itself is a Failed with the code CABLE.
     """
 
     def __init__(self, port: str):
@@ -147,26 +161,28 @@ class Cable:
             self.transport = SerialTransport(self.port, timeout=PATIENCE)
         except (TransportError, ValueError):
             raise Failed(explain(self.port), CABLE) from None
+        sock = getattr(self.transport.serial, "_socket", None)
+        if sock:  # else each small write waits for an acknowledgement that is delayed
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             with self.watch():
                 self._interrupt()
-            told = self.eval(
-                "(__import__('sys').platform, __import__('sys').implementation.version, "
-                "getattr(__import__('sys').implementation, '_mpy', 0) & 255, "
-                "getattr(__import__('sys').implementation, '_machine', '?'), "
-                "__import__('os').getcwd())"
-            )
+            told = ast.literal_eval(self.exec(WHO))
         except BaseException:
             self.close()
             raise
-        self.platform, version, self.mpy, self.machine, self.root = told
+        self.platform, version, self.mpy, self.machine, self.root, free = told
         self.version = ".".join(map(str, version[:3]))
+        self.piece = min(max(free // 64, SMALLEST), LARGEST)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, _kind, error, _trace) -> None:
         if self.transport and self.transport.in_raw_repl:
             with contextlib.suppress(Exception):
-                self.transport.exit_raw_repl()
+                if error and getattr(error, "code", None) != CABLE:
+                    self.reset()
+                else:
+                    self.transport.exit_raw_repl()
         self.close()
 
     def close(self) -> None:
@@ -236,7 +252,7 @@ class Cable:
         """None if there is none."""
         try:
             with self.watch(path):
-                return bytes(self.transport.fs_readfile(path, chunk_size=PIECE))
+                return bytes(self.transport.fs_readfile(path, chunk_size=self.piece))
         except Refused as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -253,7 +269,7 @@ class Cable:
             done = written
 
         with self.watch(path):
-            self.transport.fs_writefile(path, data, PIECE, tell)
+            self.transport.fs_writefile(path, data, self.piece, tell)
 
     def hashes(self, paths: list[str]) -> dict[str, str | None]:
         """SHA-256 of each file, in hex; None where there is none."""

@@ -22,7 +22,6 @@ from tools import cable
 from tools.build import MPY, beside, build, check
 from tools.cable import Cable, Refused
 from tools.console import (
-    CABLE,
     CONFIG,
     ROOT,
     Failed,
@@ -129,7 +128,7 @@ def old_files(cable: Cable) -> list[str]:
         return []
 
 
-def start(cable: Cable, lines: int = 3, seconds: float = 2) -> None:
+def start(cable: Cable, lines: int = 3, seconds: float = 1.5) -> None:
     """Reset the board and show its first lines."""
     cable.reset()
     for line in cable.lines(seconds):
@@ -185,12 +184,7 @@ def run(args) -> int:
         board.check(target)
         if board.mpy != MPY:
             raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
-        try:
-            sent = deploy(board, target, args.config)
-        except Failed as error:
-            if error.code != CABLE:
-                board.reset()  # the old program goes on
-            raise
+        sent = deploy(board, target, args.config)
         size = sum(map(len, sent.values()))
         plural = "" if len(sent) == 1 else "s"
         told = f"{len(sent)} file{plural} sent, {size:,} bytes"

@@ -16,7 +16,6 @@ import errno
 import re
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -143,9 +142,6 @@ class Program:
         self.line = ""  # the last one that it has printed, as far as it has come
 
     def mount(self) -> None:
-        sock = getattr(self.board.transport.serial, "_socket", None)
-        if sock:  # the mount answers in small pieces, each of which would wait for the last
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.board.exec(UNMOUNT)
         with self.board.watch():
             self.board.transport.mount_local(str(self.folder))

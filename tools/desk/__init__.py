@@ -4,6 +4,7 @@ All other commands take it with --board unix --port socket://127.0.0.1:PORT. As 
 power-on, it starts main.py, and has a REPL. Its only file system is a littlefs in a file.
 """
 
+import contextlib
 import os
 import pty
 import select
@@ -88,6 +89,8 @@ class Board:
     def cut(self) -> None:
         """Pull the cable."""
         if self.host:
+            with contextlib.suppress(OSError):
+                self.host.shutdown(socket.SHUT_RDWR)  # close() would wait for select()
             self.host.close()
             self.host = None
 
