@@ -1,5 +1,6 @@
 """Fixtures of the broker tests: each broker, each runtime, a device and its peer."""
 
+import os
 import signal
 import subprocess
 
@@ -8,6 +9,8 @@ from brokers import BROKERS
 from processes import Device, Peer
 from runtimes import RUNTIMES
 
+if os.sep in os.environ.get("MICROPYTHON", ""):  # for tests that run in other folders
+    os.environ["MICROPYTHON"] = os.path.abspath(os.environ["MICROPYTHON"])
 # A terminated run ends the brokers that it started, as an interrupted one does.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 # With vfork, a start beside busy threads was seen to fail: EFAULT.

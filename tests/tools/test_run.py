@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -193,7 +192,7 @@ def test_cable_is_cut(loop, board, seen):
     run = loop()
     received(seen, "diagnostics")
     received(seen, "chip")  # all is loaded
-    board.host.shutdown(socket.SHUT_RDWR)  # where close() would wait for select()
+    board.cut()
     assert run.end() == CABLE
     assert run.count("run: the cable to ") == 1 and "Traceback" not in run.output
 

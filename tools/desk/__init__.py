@@ -44,6 +44,7 @@ class Board:
         self.host: socket.socket | None = None
         self.cut_after: int | None = None  # bytes from the host until the cable is pulled
         self.taken = 0  # bytes from the host
+        self.starts = 0
         self.process: subprocess.Popen | None = None
         self.terminal = -1
         self.wake, self.waker = os.pipe()
@@ -77,6 +78,7 @@ class Board:
             env={key: value for key, value in os.environ.items() if key != "MICROPYPATH"},
         )
         os.close(inside)
+        self.starts += 1
 
     def power_off(self) -> None:
         end_process(self.process)
@@ -88,9 +90,12 @@ class Board:
 
     def cut(self) -> None:
         """Pull the cable."""
-        if self.host:
+        if host := self.host:
             with contextlib.suppress(OSError):
-                self.host.shutdown(socket.SHUT_RDWR)  # close() would wait for select()
+                host.shutdown(socket.SHUT_RDWR)
+
+    def _hang_up(self) -> None:
+        if self.host:
             self.host.close()
             self.host = None
 
@@ -105,7 +110,7 @@ class Board:
                 self.host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             elif self.host in ready:
                 self._from_host()
-        self.cut()
+        self._hang_up()
 
     def _from_board(self) -> None:
         try:
@@ -122,7 +127,7 @@ class Board:
             try:
                 self.host.sendall(data)
             except OSError:
-                self.cut()
+                self._hang_up()
 
     def _from_host(self) -> None:
         try:
@@ -140,7 +145,7 @@ class Board:
         if data:
             os.write(self.terminal, data)
         else:
-            self.cut()
+            self._hang_up()
 
 
 def _own_terminal(inside: int) -> None:
