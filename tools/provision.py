@@ -1,0 +1,740 @@
+"""Give a board its name, Wi-Fi and broker, and see it come online.
+
+On a terminal it asks; Enter keeps what the board has. With --config it takes that config.json, and
+secrets.json and certificates from beside it. Whatever the environment says is not asked:
+
+    UMQTT_DEVICE UMQTT_PREFIX               the topics begin with <prefix>/<device>/
+    UMQTT_SSID UMQTT_WIFI_PASSWORD          "" where the network is open
+    UMQTT_COUNTRY                           two capital letters
+    UMQTT_BROKER                            host, host:port, or several with commas between
+    UMQTT_TLS UMQTT_CA                      true or false; a file, the authority's certificate
+    UMQTT_USER UMQTT_PASSWORD
+
+Everything else in the board's configuration stays. A new board gets that of boards/<board>/ with
+the chip's own temperature for a sensor, which needs no wiring. The program comes with it where the
+board has none, another, or lacks a driver. All is checked first, by the firmware's own code and at
+the broker; the board takes all of it or nothing.
+"""
+
+import argparse
+import contextlib
+import getpass
+import importlib
+import json
+import os
+import queue
+import re
+import signal
+import ssl
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from firmware import config
+
+from tools import broker, cable, deploy
+from tools.build import MPY
+from tools.cable import Cable
+from tools.console import (
+    BROKER,
+    CABLE,
+    CONFIG,
+    DONE,
+    FAILED,
+    USAGE,
+    Failed,
+    add_board,
+    add_port,
+    paint,
+    say,
+)
+from tools.targets import Target, find
+
+NTP = "pool.ntp.org"  # where TLS is wanted and no time server named
+SENSORS = [{"type": "chip", "name": "chip"}]  # of a new board
+NONE = "-"  # the answer that takes away what is there
+LOOK = 0.1  # s between looking at what the broker and what the board say
+
+# What a board prints that does not come online, and what to look at.
+HINTS = (
+    (r"wifi: wrong password", "the Wi-Fi password; a weak signal looks like that too"),
+    (r"wifi: not found", "the SSID, and the distance; it must be 2.4 GHz, and not WPA3 only"),
+    (r"wifi: no address", "the router's DHCP: the board is in the network, but has no address"),
+    (r"wifi: ", "the distance to the access point"),
+    (r"disconnected.*(credentials|not authorized) [45]$", "user and password at the broker"),
+    (r"disconnected.*clock not set", f'a time server that the board can reach: "ntp": "{NTP}"'),
+    (r"disconnected.*client cert", "the broker asks for a client certificate: tls.cert and .key"),
+    (r"disconnected.*no TLS", "the certificates: `doctor` checks them"),
+    (r"disconnected cannot find or reach", "the broker's address, as seen from the board"),
+    (r"disconnected", "whether the board may reach the broker: firewall, guest network, port"),
+    (r"safe mode|Traceback|Error", "the lines above; `doctor` shows the last crash"),
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    name: str  # UMQTT_<NAME> in the environment
+    text: str
+    line: str  # how a mistake in the answer begins, as the firmware tells it; {} is the SSID
+    secret: bool = False
+    optional: bool = False
+
+
+QUESTIONS = (
+    Question("device", "name of the device", r"config\.json: device: "),
+    Question("prefix", "its topics begin with", r"config\.json: prefix: "),
+    Question(
+        "ssid",
+        "Wi-Fi network (SSID)",
+        r"config\.json: networks(\[0\])?(\.ssid)?: (?!no password)",
+    ),
+    Question(
+        "wifi_password",
+        "Wi-Fi password",
+        r"secrets\.json: networks\.{}: |config\.json: networks\[0\]\.ssid: no password",
+        secret=True,
+        optional=True,
+    ),
+    Question("country", "country (two letters; XX: any)", r"config\.json: wifi\.country: "),
+    Question("broker", "broker (host or host:port)", r"config\.json: broker(\[\d+\])?: "),
+    Question("tls", "TLS (y or n)", r"config\.json: tls: "),
+    Question(
+        "ca", "certificate of the broker's authority (file)", r"config\.json: tls\.ca: |ca\.pem: "
+    ),
+    Question("user", "user at the broker", r"secrets\.json: user: ", optional=True),
+    Question(
+        "password",
+        "password at the broker",
+        r"secrets\.json: password: ",
+        secret=True,
+        optional=True,
+    ),
+)
+AT_BROKER = QUESTIONS[5:]
+
+
+class Draft:
+    """A configuration in the making: config.json, secrets.json and the certificates."""
+
+    def __init__(self, files: dict[str, bytes], board: str, where: str):
+        self.board = board
+        self.files = dict(files)
+        self.ca = "FILE"  # where this machine has the authority's certificate
+        self.config = self._parse("config.json", where)
+        self.secrets = self._parse("secrets.json", where)
+
+    def _parse(self, name: str, where: str) -> dict:
+        try:
+            return config.parse(self.files.get(name, b"{}"))
+        except ValueError as error:
+            raise Failed(
+                f"{name} {where}: {error}. Mend it, or bring a whole one with --config FILE",
+                CONFIG,
+            ) from None
+
+    def contents(self) -> dict[str, bytes]:
+        """All files by name; those without a change as they came."""
+        found = dict(self.files)
+        for name, values in (("config.json", self.config), ("secrets.json", self.secrets)):
+            before = found.get(name)
+            if before is None and not values:
+                continue
+            if before is None or config.parse(before) != values:
+                text = json.dumps(values, indent=4, ensure_ascii=False)
+                found[name] = text.encode() + b"\n"
+        return found
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The files in a folder of ours alone, in memory where the system has such; then gone."""
+        memory = "/dev/shm"
+        place = memory if os.access(memory, os.W_OK | os.X_OK) else None
+        with tempfile.TemporaryDirectory(prefix="umqtt-", dir=place) as name:  # mode 0700
+            for file, data in self.contents().items():
+                Path(name, file).write_bytes(data)
+            try:
+                yield Path(name)
+            except config.ConfigError as error:
+                raise config.ConfigError(str(error).replace(f"{name}/", "")) from None
+            except Failed as error:
+                raise Failed(str(error).replace(f"{name}/", ""), error.code) from None
+
+    def load(self) -> dict:
+        """What the firmware makes of it. ConfigError has one line for each mistake."""
+        with self.folder() as folder:
+            settings = config.load(str(folder / "config.json"), None, self.board)
+            broker.tls_context(settings)  # the certificates can be used
+            return settings
+
+    def mistakes(self) -> list[str]:
+        try:
+            self.load()
+        except (config.ConfigError, Failed) as error:
+            lines = str(error).split("\n")
+            if any(line.startswith("secrets.json: networks.") for line in lines):
+                # one that is wrong is not missing, too
+                lines = [line for line in lines if ": no password; " not in line]
+            return lines
+        return []
+
+    # Answers
+
+    def network(self) -> dict:
+        networks = self.config.get("networks")
+        first = networks[0] if isinstance(networks, list) and networks else None
+        return first if isinstance(first, dict) else {}
+
+    def asked(self, name: str) -> bool:
+        """Whether the question arises, after the answers so far."""
+        if name in ("wifi_password", "country"):
+            return bool(self.network())
+        if name == "ca":
+            tls = self.config.get("tls")
+            return tls is True or isinstance(tls, dict) and tls.get("verify") is not False
+        return name != "password" or bool(self.secrets.get("user"))
+
+    def get(self, name: str) -> str | None:
+        """The answer as it stands, as text; None where there is none."""
+        if name == "ssid":
+            found = self.network().get("ssid")
+        elif name == "wifi_password":
+            ssid = self.network().get("ssid")
+            found = _table(self.secrets, "networks").get(ssid, self.network().get("password"))
+        elif name == "country":
+            found = _table(self.config, "wifi").get("country", "XX")
+        elif name == "tls":
+            found = "y" if self.config.get("tls") else "n"
+        elif name == "ca":
+            found = next(iter(certificates(self.config)), None)
+            found = found if found in self.files else None
+        elif name in ("user", "password"):
+            found = self.secrets.get(name)
+        else:
+            found = self.config.get(name, {"device": "desk", "prefix": "home"}.get(name))
+            if isinstance(found, list):
+                found = ", ".join(map(str, found))
+        return None if found is None else str(found)
+
+    def put(self, name: str, text: str) -> None:
+        """Take an answer. ValueError says what was expected, where the firmware could not."""
+        try:
+            text.encode()
+        except UnicodeError:
+            raise ValueError("expected text in UTF-8") from None
+        getattr(self, f"_put_{name}", lambda text: self.config.update({name: text}))(text)
+
+    def _put_ssid(self, ssid: str) -> None:
+        networks = self.config.get("networks")
+        networks = list(networks) if isinstance(networks, list) else []
+        known = [one for one in networks if isinstance(one, dict) and one.get("ssid") == ssid]
+        if known:
+            networks.remove(known[0])
+        elif networks:
+            old = networks.pop(0)  # whose address and password are of no use to another
+            if isinstance(old, dict):
+                _table(self.secrets, "networks").pop(old.get("ssid"), None)
+        self.config["networks"] = [known[0] if known else {"ssid": ssid}, *networks]
+
+    def _put_wifi_password(self, word: str) -> None:
+        network = self.network()
+        if not network:
+            raise ValueError("expected a network for it: UMQTT_SSID")
+        words = _table(self.secrets, "networks")
+        if word:
+            network.pop("password", None)
+            words[network.get("ssid")] = word
+            self.secrets["networks"] = words
+        else:
+            network["password"] = ""
+            words.pop(network.get("ssid"), None)
+
+    def _put_country(self, text: str) -> None:
+        self.config["wifi"] = _table(self.config, "wifi") | {"country": text}
+
+    def _put_broker(self, text: str) -> None:
+        several = [one.strip() for one in text.split(",")]
+        self.config["broker"] = several if len(several) > 1 else text
+
+    def _put_tls(self, text: str) -> None:
+        on = text.lower() in ("y", "yes", "true")
+        if not on and text.lower() not in ("n", "no", "false"):
+            raise ValueError("expected y or n, true or false")
+        if not on:
+            self.config["tls"] = False
+        elif not self.config.get("tls"):
+            self.config["tls"] = True
+        if on and not self.config.get("ntp"):  # certificates are valid from a date on
+            self.config["ntp"] = NTP
+
+    def _put_ca(self, text: str) -> None:
+        try:
+            data = Path(text).expanduser().read_bytes()
+            ssl.create_default_context(cadata=data.decode() if b"-----" in data else data)
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or "there is no certificate in it"
+            raise ValueError(f"{text}: {what}; expected a certificate's file, in PEM") from None
+        self.files["ca.pem"] = data
+        self.ca = text
+        tls = self.config.get("tls")
+        self.config["tls"] = tls | {"ca": "ca.pem"} if isinstance(tls, dict) else True
+
+    def _put_user(self, text: str) -> None:
+        if text != self.secrets.get("user"):
+            self.secrets.pop("password", None)
+        self.secrets["user"] = text
+        if not text:
+            self.secrets.pop("user")
+
+    def _put_password(self, text: str) -> None:
+        self.secrets["password"] = text
+        if not text:
+            self.secrets.pop("password")
+
+    # Asking
+
+    def own(self, question: Question, lines: list[str]) -> list[str]:
+        """Those of the mistakes that are this answer's."""
+        ssid = re.escape(str(self.network().get("ssid")))
+        return [line for line in lines if re.match(question.line.replace("{}", ssid), line)]
+
+    def fill(self, environment: Mapping[str, str]) -> dict[Question, list[str]]:
+        """Take the answers in the environment; returns them, and what is wrong with each."""
+        wanted = {q: f"UMQTT_{q.name.upper()}" for q in QUESTIONS}
+        given: dict[Question, list[str]] = {}
+        if "UMQTT_CA" in environment:
+            environment = {"UMQTT_TLS": "true", **environment}
+        for question, name in wanted.items():
+            text = environment.get(name)
+            if text is None or question.name == "ca" and not self.asked("ca"):
+                continue
+            given[question] = []
+            try:
+                self.put(question.name, text)
+            except ValueError as error:
+                given[question] = [f"environment: {name}: {error}"]
+        mistakes = self.mistakes() if given else []
+        for question in given:
+            for line in self.own(question, mistakes):
+                text = line.split(": ", 2)[-1]
+                given[question].append(f"environment: {wanted[question]}: {text}")
+        return given
+
+    def ask(self, questions: tuple[Question, ...]) -> None:
+        """Ask what arises, each until the answer fits."""
+        for question in questions:
+            wrong = [""]
+            while wrong and self.asked(question.name):
+                try:
+                    text = answer(question, self.get(question.name))
+                    if text is not None:
+                        self.put(question.name, text)
+                    wrong = self.own(question, self.mistakes())
+                except ValueError as error:
+                    wrong = [str(error)]
+                for line in wrong:
+                    say(paint(f"  {line}", "red"))
+
+
+def _table(found: dict, key: str) -> dict:
+    value = found.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def answer(question: Question, now: str | None) -> str | None:
+    """What is typed; None for what stands. A secret is neither shown nor echoed."""
+    if question.secret:
+        there = "kept" if now else "none"
+    else:
+        there = now or ("none" if question.optional else "")
+    if now and question.optional:
+        there += f"; {NONE}: none"
+    label = f"{question.text} [{there}]: " if there else f"{question.text}: "
+    try:
+        if question.secret:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", getpass.GetPassWarning)
+                text = getpass.getpass(label)
+        else:
+            text = input(label).strip()
+    except (EOFError, getpass.GetPassWarning):
+        raise Failed("there is nobody to ask; nothing was changed", USAGE) from None
+    if question.optional and text == NONE and now:
+        return ""
+    if not text:
+        return "" if question.optional and now is None else None
+    return text
+
+
+# Where a configuration comes from
+
+
+def certificates(found: dict) -> list[str]:
+    """The names of the files that a configuration needs for TLS, the authority's first."""
+    tls = found.get("tls")
+    names = ["ca.pem"] if tls is True else []
+    if isinstance(tls, dict):
+        names = [tls.get(key) for key in ("ca", "cert", "key")]
+    return [name for name in names if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)]
+
+
+def collect(read: Callable[[str], bytes | None]) -> dict[str, bytes]:
+    """What is there of a configuration, by name; read() returns None where there is no file."""
+    names = ["config.json", "secrets.json"]
+    found = {name: data for name in names if (data := read(name)) is not None}
+    with contextlib.suppress(ValueError):
+        for name in certificates(config.parse(found.get("config.json", b"{}"))):
+            data = read(name)
+            if data is not None:
+                found[name] = data
+    return found
+
+
+def reader(folder: Path) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        try:
+            return (folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    return read
+
+
+def fresh(target: Target) -> dict:
+    """What a new board begins with: the example, but for what is somebody else's in it."""
+    found = config.parse((target.folder / "config.json").read_bytes())
+    if target.port == "linux":  # the desk's sensors and networks are simulated
+        return found
+    for name in ("broker", "networks"):
+        found.pop(name, None)
+    found.get("wifi", {}).pop("country", None)
+    found["sensors"] = SENSORS
+    return found
+
+
+def begin(target: Target, own: dict[str, bytes], where: str) -> Draft:
+    """What is to be changed: the board's own, unless that is still the example."""
+    with contextlib.suppress(ValueError):
+        example = config.parse((target.folder / "config.json").read_bytes())
+        if config.parse(own.get("config.json", b"{}")) in (example, {}):
+            own = own | {"config.json": json.dumps(fresh(target), indent=4).encode() + b"\n"}
+    return Draft(own, target.name, where)
+
+
+def prepare(args, target: Target, own: dict[str, bytes], where: str) -> tuple[Draft, bool]:
+    """The configuration that is wanted, and whether somebody was asked. ConfigError, Failed."""
+    if args.config:
+        try:
+            args.config.read_bytes()
+        except OSError as error:
+            raise Failed(f"{args.config}: {error.strerror}", CONFIG) from None
+        read = reader(args.config.parent)
+        given = collect(lambda name: read(args.config.name if name == "config.json" else name))
+        kept = {name: own[name] for name in ("secrets.json",) if name in own}
+        draft = Draft(kept | given, target.name, f"beside {args.config}")
+    else:
+        draft = begin(target, own, where)
+    asks = not args.config and sys.stdin.isatty()
+    given = draft.fill(os.environ)
+    for question in QUESTIONS:
+        if question.secret:  # no process that we start needs it
+            os.environ.pop(f"UMQTT_{question.name.upper()}", None)
+    if asks:
+        converse(draft, given)
+    elif not given and not args.config:
+        raise Failed(
+            "there is no terminal to ask on, and nothing in the environment (UMQTT_BROKER, ...): "
+            "see --help",
+            USAGE,
+        )
+    wrong = draft.mistakes()
+    if not asks:
+        told = [line for question in given for line in draft.own(question, wrong)]
+        wrong = sum(given.values(), [line for line in wrong if line not in told])
+    if wrong:
+        raise config.ConfigError("\n".join(wrong))
+    return draft, asks
+
+
+def converse(draft: Draft, given: dict[Question, list[str]]) -> None:
+    """Ask for all that was not given, or was wrong. ConfigError for what no answer mends."""
+    if given:
+        names = ", ".join(f"UMQTT_{question.name.upper()}" for question in given)
+        say(f"from the environment: {names}")
+    for line in sum(given.values(), []):
+        say(paint(f"  {line}", "red"))
+    lines = draft.mistakes()
+    ours = [line for question in QUESTIONS for line in draft.own(question, lines)]
+    hopeless = [line for line in lines if line not in ours]
+    if hopeless:
+        raise config.ConfigError("\n".join(hopeless))
+    draft.ask(tuple(question for question in QUESTIONS if given.get(question) != []))
+
+
+def reach(draft: Draft, asks: bool) -> tuple[dict, "Heard"]:
+    """Listen at the broker to what the board will say. Failed, or asked again, if that fails."""
+    while True:
+        try:
+            with draft.folder() as folder:
+                settings = config.load(str(folder / "config.json"), None, draft.board)
+                return settings, Heard(settings)
+        except Failed as error:
+            if error.code != BROKER:
+                raise
+            text = f"{error}\nNothing was changed on the board; --no-wait does not ask the broker"
+            if not asks:
+                raise Failed(text, BROKER) from None
+            say(paint(text, "red"))
+        draft.ask(AT_BROKER)
+
+
+# Coming online
+
+
+class Heard:
+    """What a device says from now on, at the broker."""
+
+    def __init__(self, settings: dict):
+        self.base = f"{settings['prefix']}/{settings['device']}"
+        self.messages: queue.SimpleQueue = queue.SimpleQueue()
+        self.client = broker.connect(settings, [f"{self.base}/#"], self.messages.put)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def new(self) -> list[tuple[str, str]]:
+        """(topic below the device's, text) of what has come, but for what was retained."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                message = self.messages.get_nowait()
+                if not message.retain:
+                    text = printable(message.payload.decode(errors="replace"))
+                    found.append((message.topic.removeprefix(f"{self.base}/"), text))
+        return found
+
+
+class Printed:
+    """What a board prints, in lines."""
+
+    rest = b""
+
+    def __init__(self, board: Cable):
+        self.board = board
+
+    def read(self, seconds: float) -> list[str]:
+        serial = self.board.transport.serial
+        with self.board.watch():
+            serial.timeout = seconds
+            *lines, self.rest = (self.rest + serial.read(4096)).split(b"\n")
+        texts = [printable(line.decode(errors="replace").strip("\r\x04>")) for line in lines]
+        return [text for text in texts if text.strip()]
+
+
+def printable(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text.rstrip()
+    )
+
+
+def reading(kind: str, text: str) -> str:
+    """A sensor's message with its units."""
+    units = importlib.import_module(f"firmware.sensors.{kind}").VALUES
+    try:
+        found = json.loads(text)
+        return "  ".join(
+            f"{name} {found[name]} {units[name][0] or ''}".rstrip()
+            for name in units
+            if name in found
+        )
+    except (ValueError, TypeError):
+        return text
+
+
+def watch(board: Cable, settings: dict, heard: Heard, seconds: float) -> None:
+    """Show the board coming online, until its first reading. Failed says what to look at."""
+    kinds = {sensor["name"]: sensor["type"] for sensor in settings["sensors"]}
+    printed = Printed(board)
+    lines: list[str] = []
+    wrong: dict[str, str] = {}
+    online = bool(settings["sleep"])  # one that sleeps does not say so
+    read = not kinds
+    cut: Failed | None = None
+    deadline = time.monotonic() + seconds
+    while not (online and read) and time.monotonic() < deadline:
+        new = []
+        try:
+            if cut:
+                time.sleep(LOOK)
+            else:
+                new = printed.read(LOOK)
+        except Failed as error:  # the USB of one that sleeps is gone
+            cut = error
+            if not settings["sleep"]:
+                break
+        for line in new:
+            say(paint(f"  | {line}", "dim"))
+        lines += new
+        if any(line.startswith("ConfigError") for line in new):
+            break
+        for kind, text in heard.new():
+            if kind == "status":
+                online = text == "online"
+                say(f"  {kind:12}{paint(text, 'green' if online else 'red')}")
+            elif kind in kinds:
+                read = True
+                say(f"  {kind:12}{paint(reading(kinds[kind], text), 'green')}")
+            elif kind.endswith("/error") and text:
+                wrong[kind] = text
+                say(f"  {kind:12}{paint(text, 'red')}")
+    if online and read:
+        return
+    raise trouble(settings, seconds, lines, wrong, online, cut)
+
+
+def trouble(settings, seconds, lines, wrong, online, cut) -> Failed:
+    """Why there was no first reading."""
+    device = settings["device"]
+    stays = "The new configuration is on the board"
+    if online and not settings["sleep"]:
+        what = "; ".join(f"{kind}: {text}" for kind, text in wrong.items()) or "none came"
+        return Failed(
+            f"{device} is online, but within {seconds:g} s there was no reading ({what}): look at "
+            f"the wiring, and at sensors in its config.json. {stays}"
+        )
+    if cut and not settings["sleep"]:
+        return cut
+    text = f"{device} did not come online within {seconds:g} s"
+    for line in reversed(lines):
+        for pattern, hint in HINTS:
+            if re.search(pattern, line):
+                code = BROKER if line.startswith("disconnected") else FAILED
+                return Failed(f"{text}; it says: {line}\nLook at {hint}. {stays}", code)
+    return Failed(
+        f"{text}, and says nothing of why: press its reset button, or give it longer (--wait). "
+        f"{stays}"
+    )
+
+
+def next_command(args, draft: Draft, settings: dict) -> str:
+    """The monitor's, with what it needs to know."""
+    if args.config:
+        return f"python -m tools monitor --config {args.config}"
+    host, port = settings["broker"]
+    call = f"python -m tools monitor --broker {host}:{port} --prefix {settings['prefix']}"
+    call += f" --device {settings['device']}"
+    if settings["user"]:
+        call += f" --user {settings['user']}"
+    if settings["tls"]:
+        call += f" --ca {draft.ca}"
+    return call
+
+
+# The command
+
+
+@contextmanager
+def going_on(board: Cable) -> Iterator[None]:
+    """Whatever ends this early, the board's program goes on."""
+    try:
+        yield
+    except BaseException as error:
+        if not (isinstance(error, Failed) and error.code == CABLE):
+            with contextlib.suppress(Failed):
+                board.reset()
+        raise
+
+
+def save(folder: Path, files: dict[str, bytes]) -> None:
+    """Write the files, each whole; all but config.json for their owner alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        number, new = tempfile.mkstemp(dir=folder, prefix=".")  # mode 0600
+        try:
+            with open(number, "wb") as file:
+                file.write(data)
+            if name == "config.json":
+                os.chmod(new, 0o644)
+            os.replace(new, folder / name)
+        except BaseException:
+            os.unlink(new)
+            raise
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_board(parser)
+    add_port(parser)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="config.json, with secrets.json beside it: nothing is asked",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write config.json and secrets.json there, for `image`, and to no board",
+    )
+    parser.add_argument(
+        "--wait",
+        type=seconds,
+        default=60,
+        metavar="S",
+        help="that the board has for its first reading (default: 60)",
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", help="neither ask the broker nor wait for the board"
+    )
+
+
+def run(args) -> int:
+    target = find(args.board)
+    for name in ("SIGTERM", "SIGHUP"):  # then no secret is left behind, and the board goes on
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    if args.out:
+        draft, _ = prepare(args, target, collect(reader(args.out)), f"in {args.out}")
+        files = draft.contents()
+        save(args.out, files)
+        say(f"{args.out}: {', '.join(files)}; secrets are for your eyes only (mode 600)")
+        return DONE
+    port = cable.find(args.port, target)
+    with Cable(port) as board, ExitStack() as on_exit:
+        with going_on(board):
+            board.check(target)
+            if board.mpy != MPY:
+                raise Failed(
+                    f"the MicroPython at {port} does not read .mpy files of version {MPY}"
+                )
+            draft, asks = prepare(args, target, collect(board.read), "on the board")
+            settings, heard = draft.load(), None
+            if not args.no_wait:
+                settings, heard = reach(draft, asks)
+                on_exit.callback(heard.close)
+            with draft.folder() as folder:
+                sent = deploy.deploy(board, target, folder / "config.json")
+        size = sum(map(len, sent.values()))
+        say(f"{len(sent)} files sent, {size:,} bytes" if sent else "nothing to send: all is there")
+        if heard:
+            say(f"{settings['device']} starts:")
+            heard.new()  # what its old program has said
+            board.reset()
+            watch(board, settings, heard, args.wait)
+        else:
+            board.reset()
+    say(f"topics   {settings['prefix']}/{settings['device']}/#")
+    say(f"next     {next_command(args, draft, settings)}")
+    return DONE
