@@ -134,6 +134,7 @@ class Doctor:
     def __init__(self, target: Target, quiet: bool):
         self.target = target
         self.quiet = quiet
+        self.manifest: dict = {}  # the board's; {} if it has none
         self.findings: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
@@ -177,6 +178,7 @@ class Doctor:
         """All that the board itself knows."""
         self.ok("cable", f"{board.port}: the raw REPL answers")
         self.micropython(board)
+        self.manifest = _manifest(board)
         for name in ("flash", "heap", "program", "update", "crash", "clock", "wifi"):
             self.attempt(name, lambda name=name: getattr(self, name)(board))
 
@@ -200,7 +202,7 @@ class Doctor:
         kind = "".join(ast.literal_eval(board.exec(MOUNTED).strip()))
         name = "littlefs" if "Lfs" in kind else "FAT" if "Fat" in kind else "file system"
         told = f"{name}, {free * size // 1024:,} of {count * size // 1024:,} KiB free"
-        files = _manifest(board).get("files", {})
+        files = self.manifest.get("files", {})
         blocks = sum(-(-file["size"] // BLOCKS) for file in files.values()) + deploy.SPARE
         need = blocks * BLOCKS
         if name == "FAT":
@@ -230,7 +232,7 @@ class Doctor:
             self.ok("heap", told)
 
     def program(self, board: Cable) -> None:
-        found = _manifest(board)
+        found = self.manifest
         files = found.get("files", {})
         remedy = f"python -m tools deploy --board {self.target.name}"
         if not files:
@@ -350,7 +352,9 @@ class Doctor:
             remedy = f"{where}, or `provision`"
             self.fail("config", "\n".join(lines), remedy, CONFIG)
             return None
-        told = f"{settings['prefix']}/{settings['device']}, {len(settings['sensors'])} sensors"
+        told = (
+            f"{settings['prefix']}/{settings['device']}, {_count(settings['sensors'], 'sensor')}"
+        )
         if "secrets.json" not in draft.files:
             told += ", no secrets.json"
         if not settings["sensors"]:
@@ -358,6 +362,14 @@ class Doctor:
         else:
             self.ok("config", told)
         return settings
+
+    def drivers(self, board: Cable, settings: dict) -> None:
+        """Of the sensors that the board's configuration names."""
+        kinds = {sensor["type"] for sensor in settings["sensors"]}
+        there = board.hashes([f"lib/sensors/{kind}.mpy" for kind in sorted(kinds)])
+        if self.manifest and (gone := [name for name, hash in there.items() if not hash]):
+            remedy = f"python -m tools deploy --board {self.target.name}"
+            self.fail("drivers", f"not on the board: {', '.join(gone)}", remedy)
 
     def broker(self, draft: Draft, settings: dict, now: float | None) -> None:
         """Each broker from this machine; `now` is the board's clock."""
@@ -454,6 +466,10 @@ def _manifest(board: Cable) -> dict:
         return {}
 
 
+def _count(found: list, what: str) -> str:
+    return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
+
+
 def _uses_tls(board: Cable) -> bool:
     try:
         return bool(config.parse(board.read("config.json") or b"{}").get("tls"))
@@ -532,6 +548,8 @@ def examine(doctor: Doctor, args) -> None:
         else:
             draft = Draft(own, doctor.target.name, "on the board")
             settings = doctor.config(draft, "the one on the board")
+            if settings:
+                doctor.attempt("drivers", lambda: doctor.drivers(board, settings))
         whole = settings is not None
         if args.config:
             draft = Draft(beside(args.config), doctor.target.name, f"beside {args.config}")
@@ -558,8 +576,10 @@ def run(args) -> int:
                 examine(doctor, args)
     if args.json:
         say(json.dumps([asdict(finding) for finding in doctor.findings], indent=1))
-    failures = [finding for finding in doctor.findings if finding.level == "FAIL"]
-    warnings = sum(finding.level == "warn" for finding in doctor.findings)
+    failures, warnings = (
+        [finding for finding in doctor.findings if finding.level == level]
+        for level in ("FAIL", "warn")
+    )
     if not args.json:
-        say(f"\n{len(failures)} failures, {warnings} warnings")
+        say(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}")
     return failures[0].code if failures else DONE

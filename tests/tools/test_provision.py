@@ -11,37 +11,24 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
+import boards
 import pytest
-from littlefs import LittleFS
+from boards import BLOCK, WORD, Protected, contents
 from processes import PATIENCE
 from runtimes import ROOT
-from secure import Authority, Secure
+from secure import Authority
 from tools import desk
-from tools.build import build
 from tools.console import BROKER, CABLE, CONFIG, FAILED, USAGE
 from tools.provision import fresh
 from tools.targets import find
 
-WORD = "the-brokers-Own-word"  # of the user "kitchen"
 WIFI = "the-networks-Own-word"
 SECRETS = (WORD, WIFI, "a-wrong-Word")
 OURS = Authority("ours")
-BLOCK = 4096
-UNIX = find("unix")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
-
-
-class Protected(Secure):
-    """Mosquitto that knows one user, in plain and with TLS."""
-
-    def more(self):
-        words = self.folder / "words"
-        words.write_text(f"kitchen:{WORD}\n")
-        words.chmod(0o600)
-        subprocess.run(["mosquitto_passwd", "-U", words], check=True)
-        return f"{super().more()}allow_anonymous false\npassword_file {words}\n"
 
 
 @pytest.fixture(scope="module")
@@ -53,46 +40,16 @@ def broker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def program():
-    """What a deploy of the example puts on a board."""
-    tree = build(UNIX)
-    files = [file for file in tree.rglob("*") if file.is_file()]
-    return {file.relative_to(tree).as_posix(): file.read_bytes() for file in files}
+    return boards.program("unix")
 
 
 @pytest.fixture
 def start(program, tmp_path):
     """A board with the program and some more files."""
-    boards = []
-
-    def start(files=(), blocks=desk.BLOCKS):
-        flash = tmp_path / "flash"
-        fs = LittleFS(block_size=BLOCK, block_count=blocks, disk_version=0x00020000)
-        for name, data in (program | dict(files)).items():
-            fs.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-            with fs.open(name, "wb") as file:
-                file.write(data)
-        flash.write_bytes(fs.context.buffer)
-        boards.append(desk.Board(flash, blocks=blocks).__enter__())
-        return boards[-1]
-
-    yield start
-    for board in boards:
-        board.__exit__()
-
-
-def contents(board):
-    """All files of a board, by name."""
-    count = board.flash.stat().st_size // BLOCK
-    fs = LittleFS(block_size=BLOCK, block_count=count, mount=False)
-    fs.context.buffer = bytearray(board.flash.read_bytes())
-    fs.mount()
-    found = {}
-    for folder, _, names in fs.walk("/"):
-        for name in names:
-            path = f"{folder}/{name}".lstrip("/")
-            with fs.open(path, "rb") as file:
-                found[path] = file.read()
-    return found
+    with ExitStack() as on_exit:
+        yield lambda files: on_exit.enter_context(
+            desk.Board(boards.flash(tmp_path / "flash", program | files))
+        )
 
 
 def provision(board, *args, **environment):
@@ -223,7 +180,7 @@ def quiet(tmp_path):
 def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program):
     """What is wrong is asked again, the broker's word too; then the board comes online."""
     (tmp_path / "ours.pem").write_bytes(OURS.pem)
-    board = start()
+    board = start({})
     line = typed("unix", "--port", board.port)
     line.answer("name of the device [desk]", "the kitchen")
     line.expect("expected 1 to 32 letters")
@@ -254,7 +211,7 @@ def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program):
     assert re.search(r"status +online", line.output) and "temperature" in line.output
     assert "topics   home/kitchen/#\nnext     python -m tools monitor --broker" in line.output
     assert not any(word in line.output for word in (*SECRETS, "short"))
-    there = contents(board)
+    there = contents(board.flash)
     config = json.loads(program["config.json"])
     assert json.loads(there["config.json"]) == config | {
         "device": "kitchen",
@@ -314,7 +271,7 @@ def test_enter_keeps_what_is_there(start, broker, quiet, typed):
     ):
         line.answer(prompt)
     assert line.finish() == 0
-    there = contents(board)
+    there = contents(board.flash)
     assert {name: there[name] for name in ("config.json", "secrets.json")} == {
         name: before[name] for name in ("config.json", "secrets.json")
     }
@@ -329,7 +286,7 @@ def test_from_the_environment(start, broker, quiet):
     words = {"ssid": "barn", "wifi_password": WIFI + "3"}
     code, said = provision(board, "--no-wait", device="shed", tls="false", country="FR", **words)
     assert code == 0 and "topics   test/shed/#" in said, said
-    there = contents(board)
+    there = contents(board.flash)
     assert json.loads(there["config.json"]) == CONFIGURED | {
         "broker": f"127.0.0.1:{broker.port}",
         "device": "shed",
@@ -345,7 +302,7 @@ def test_from_the_environment(start, broker, quiet):
 
 def unchanged(board, before):
     """Whether all of the board's own files are as they were."""
-    there = contents(board)
+    there = contents(board.flash)
     assert not [name for name in there if name.endswith((".new", ".tmp"))]
     return all(there[name] == data for name, data in before.items())
 
@@ -406,11 +363,11 @@ def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path):
     path.write_text(json.dumps(config))
     (tmp_path / "ours.pem").write_bytes(OURS.pem)
     (tmp_path / "secrets.json").write_text(json.dumps({"user": "kitchen", "password": WORD}))
-    board = start()
+    board = start({})
     code, said = provision(board, "--config", path)
     assert code == 0 and re.search(r"warmth +temperature \d+", said), said
     assert f"next     python -m tools monitor --config {path}" in said
-    there = contents(board)
+    there = contents(board.flash)
     assert there["config.json"] == path.read_bytes() and there["ours.pem"] == OURS.pem
     assert provision(board, "--config", path, "--no-wait")[1].startswith("nothing to send")
 
@@ -464,13 +421,13 @@ def test_cut_cable(start, broker, quiet):
         code, said = provision(board, **changes)
         assert code == CABLE and board.cut_after is None, (n, said)
         assert "old program" in said or "does not answer" in said
-        there = contents(board)
+        there = contents(board.flash)
         assert [there[name] for name in ("config.json", "secrets.json")] == [
             before[name] for name in ("config.json", "secrets.json")
         ], n
     code, said = provision(board, **changes)
     assert code == 0, said
-    assert json.loads(contents(board)["config.json"])["device"] == "shed"
+    assert json.loads(contents(board.flash)["config.json"])["device"] == "shed"
 
 
 def test_full(start, quiet, program):

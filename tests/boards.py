@@ -1,0 +1,57 @@
+"""Flashes for desk boards, from files and back, and a broker with an account for such a board."""
+
+import subprocess
+from pathlib import Path
+
+from littlefs import LittleFS
+from secure import Secure
+from tools import desk
+from tools.build import build
+from tools.targets import find
+
+BLOCK = 4096  # bytes
+WORD = "the-brokers-Own-word"  # of the user "kitchen"
+
+
+def program(name: str) -> dict[str, bytes]:
+    """What a deploy of the example puts on a board, by path."""
+    tree = build(find(name))
+    files = [file for file in tree.rglob("*") if file.is_file()]
+    return {file.relative_to(tree).as_posix(): file.read_bytes() for file in files}
+
+
+def flash(path: Path, files: dict[str, bytes]) -> Path:
+    """A desk board's flash with these files."""
+    fs = LittleFS(block_size=BLOCK, block_count=desk.BLOCKS, disk_version=0x00020000)
+    for name, data in files.items():
+        fs.makedirs(str(Path(name).parent), exist_ok=True)
+        with fs.open(name, "wb") as file:
+            file.write(data)
+    path.write_bytes(fs.context.buffer)
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """All files of a flash; the board may go on, as littlefs is whole at every moment."""
+    data = bytearray(path.read_bytes())
+    fs = LittleFS(block_size=BLOCK, block_count=len(data) // BLOCK, mount=False)
+    fs.context.buffer = data
+    fs.mount()
+    found = {}
+    for folder, _, names in fs.walk("/"):
+        for name in names:
+            path = f"{folder}/{name}".lstrip("/")
+            with fs.open(path, "rb") as file:
+                found[path] = file.read()
+    return found
+
+
+class Protected(Secure):
+    """Mosquitto that knows one user, in plain and with TLS."""
+
+    def more(self):
+        words = self.folder / "words"
+        words.write_text(f"kitchen:{WORD}\n")
+        words.chmod(0o600)
+        subprocess.run(["mosquitto_passwd", "-U", words], check=True)
+        return f"{super().more()}allow_anonymous false\npassword_file {words}\n"

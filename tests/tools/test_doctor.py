@@ -1,0 +1,298 @@
+"""doctor: each finding with its remedy, no secret in any, and the board as it was."""
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import boards
+import pytest
+import serial
+from boards import WORD, Protected, contents
+from processes import PATIENCE, until
+from runtimes import ROOT
+from secure import Authority
+from tools import desk
+from tools.console import BROKER, CABLE, CONFIG, FAILED
+
+WIFI = "the-networks-Own-word"
+OURS = Authority("ours")
+CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    broker = Protected(tmp_path_factory.mktemp("broker"), OURS.issue("127.0.0.1"))
+    yield broker.start()
+    broker.kill()
+
+
+@pytest.fixture(scope="module")
+def program():
+    return boards.program("unix")
+
+
+@pytest.fixture
+def start(program, tmp_path):
+    """A board with the program, some more files, and without some."""
+    with ExitStack() as on_exit:
+
+        def start(files, without=()):
+            there = {k: v for k, v in (program | files).items() if k not in without}
+            return on_exit.enter_context(desk.Board(boards.flash(tmp_path / "flash", there)))
+
+        yield start
+
+
+def configured(port, word=WORD, **more):
+    """The files of a board that has been in use."""
+    config = {
+        "broker": f"127.0.0.1:{port}",
+        "device": "cellar",
+        "networks": [{"ssid": "home"}],
+        "sensors": [{"type": "bme280", "name": "air", "i2c": {"id": 0, "scl": 22, "sda": 21}}],
+        "ntp": "pool.ntp.org",
+    }
+    secrets = {"user": "kitchen", "password": word, "networks": {"home": WIFI}}
+    return {
+        "config.json": json.dumps(config | more).encode(),
+        "secrets.json": json.dumps(secrets).encode(),
+        "ca.pem": OURS.pem,
+    }
+
+
+def write(folder, files):
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder / "config.json"
+
+
+def doctor(board, *args):
+    """The exit code, and the findings: (check, level, text and remedy)."""
+    call = [sys.executable, "-m", "tools", "doctor", "--board", "unix", "--json"]
+    call += ["--port", board.port] if board else []
+    done = subprocess.run(
+        [*call, *map(str, args)], cwd=ROOT, env=CLEAN, capture_output=True, text=True
+    )
+    assert not done.stderr and WIFI not in done.stdout and WORD not in done.stdout, done
+    found = json.loads(done.stdout)
+    return done.returncode, [
+        (f["check"], f["level"], f["text"] + "|" + f["remedy"]) for f in found
+    ]
+
+
+def wrong(found):
+    return [finding for finding in found if finding[1] != "ok"]
+
+
+def test_all_is_well(start, broker, peer):
+    """The only warning is of certificates that last two days. The program starts anew."""
+    before = configured(broker.secure, tls=True)
+    board = start(before)
+    call = [sys.executable, "-m", "tools", "doctor", "--board", "unix", "--port", board.port]
+    done = subprocess.run(call, cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done
+    levels = re.findall(r"^(ok|warn|FAIL) +(\S+(?: board)?) ", done.stdout, re.MULTILINE)
+    assert levels == [
+        ("ok", "cable"),
+        ("ok", "micropython"),
+        ("ok", "flash"),
+        ("ok", "heap"),
+        ("ok", "program"),
+        ("ok", "crash"),
+        ("ok", "clock"),
+        ("ok", "wifi"),
+        ("ok", "config"),
+        ("warn", "ca.pem"),
+        ("ok", "broker"),
+        ("warn", "tls"),
+        ("ok", "account"),
+        ("ok", "from board"),
+    ], done.stdout
+    assert f" days left\n{'':18}> get the authority's new one" in done.stdout
+    assert not any(word in done.stdout for word in (WORD, WIFI))
+    there = contents(board.flash)
+    assert all(there[name] == data for name, data in before.items())
+    with socket.create_connection(("127.0.0.1", board.server.getsockname()[1])) as cable:
+        cable.settimeout(PATIENCE)
+        said = b""
+        while b"connected" not in said:
+            said += cable.recv(4096)
+
+
+def test_what_is_wrong_on_the_board(start, program):
+    """All of it is told, with the exit code of the first."""
+    crash = {"row": 3, "count": 7, "uptime": 60, "told": True, "crash": "Trace\nOSError: 19\n"}
+    board = start(
+        {
+            "config.json": b'{"broker": "127.0.0.1", "sensors": [{"type": "dht", "name": "a b"}]}',
+            "secrets.json": b'{"password": "%s"}' % WORD.encode(),
+            "crash.json": json.dumps(crash).encode(),
+            "lib/app.mpy": program["lib/app.mpy"][:-1],
+            "lib/app.mpy.new": b"",
+            "update.txt": b"",
+        },
+        without=["lib/link.mpy", "main.py"],
+    )
+    code, found = doctor(board)
+    assert code == FAILED
+    assert wrong(found) == [
+        (
+            "program",
+            "FAIL",
+            "3 of 35 files are missing or damaged: lib/app.mpy, lib/link.mpy, main.py|"
+            "python -m tools deploy --board unix",
+        ),
+        (
+            "update",
+            "warn",
+            "the power was cut in the last step of one|nothing: the start at the end of this "
+            "finishes it",
+        ),
+        (
+            "update",
+            "warn",
+            "one was cut short: 1 new files wait; the old program is whole|"
+            "python -m tools deploy --board unix",
+        ),
+        (
+            "crash",
+            "warn",
+            "7 in all, the last after 60 s: OSError: 19\n3 in a row: safe mode|mend that, then "
+            "`deploy` or `provision`: a lasting run ends safe mode",
+        ),
+        (
+            "config",
+            "FAIL",
+            "config.json: sensors[0].name: expected 1 to 32 letters, digits, - or _, not "
+            '"a b"\nconfig.json: sensors[0].pin: missing; expected a pin from 0 to 255\n'
+            "secrets.json: user: missing; a password needs one|the one on the board, or "
+            "`provision`",
+        ),
+    ]
+
+
+def test_without_a_driver(start):
+    files = configured(1, sensors=[{"type": "chip", "name": "chip"}])
+    code, found = doctor(start(files))
+    assert code == FAILED
+    drivers, _, board = wrong(found)
+    assert drivers[0] == "drivers" and drivers[2].startswith("not on the board: lib/sensors/chip")
+    assert "not tried: ConfigError: /config.json: sensors[0].type" in board[2]
+
+
+def test_bare(start, program):
+    code, found = doctor(start({}, without=program))
+    assert code == FAILED
+    assert [finding[0] for finding in wrong(found)] == ["program", "config"]
+
+
+def test_damaged_json(start):
+    code, found = doctor(start({"config.json": b"{", "manifest.json": b"{", "crash.json": b"{"}))
+    assert code == FAILED
+    assert [f[0] for f in wrong(found)] == ["program", "crash", "config"], found
+    assert "config.json on the board: line 1: expected" in found[-1][2]
+
+
+def test_wrong_word(start, broker):
+    """As the broker tells it here, and as the board's client does."""
+    code, found = doctor(start(configured(broker.port, word="a-wrong-Word")))
+    assert code == BROKER
+    account, board = wrong(found)
+    assert account[0] == "account" and "refuses user 'kitchen': Not authorized" in account[2]
+    assert board[:2] == ("from board", "FAIL")
+    assert re.search(r"not authorized 5\|user and password in secrets.json", board[2])
+
+
+def test_nobody_there(start, broker):
+    """--config names another broker, which is looked at from here."""
+    board = start(configured(1))
+    code, found = doctor(board)
+    assert code == BROKER
+    here, there = wrong(found)
+    assert here[:2] == ("broker", "FAIL") and "cannot be reached" in here[2]
+    assert there[0] == "from board" and "ECONNREFUSED" in there[2]
+    path = write(board.flash.parent, configured(broker.port))
+    code, found = doctor(board, "--config", path)
+    assert [finding[0] for finding in wrong(found)] == ["from board"] and code == BROKER
+
+
+@pytest.mark.parametrize(
+    "certificate, host, findings",
+    [
+        (OURS.issue("127.0.0.1", -5), "127.0.0.1", ["it has expired|renew", "has expired"]),
+        (OURS.issue("127.0.0.1", 1), "127.0.0.1", ["not yet|this machine's cl", "not valid yet"]),
+        (OURS.issue("elsewhere"), "localhost", ["days left|renew", "for another host name"]),
+        (Authority("ours").issue("127.0.0.1"), "127.0.0.1", ["days left|renew", "no known auth"]),
+        (None, "127.0.0.1", ["is TLS spoken there", "is TLS spoken there"]),
+    ],
+    ids=["expired", "early", "host", "authority", "plain"],
+)
+def test_certificates(tmp_path, certificate, host, findings):
+    """Without a board."""
+    broker = Protected(tmp_path, certificate).start()
+    path = write(tmp_path, configured(1, tls=True, broker=f"{host}:{broker.secure}"))
+    try:
+        code, found = doctor(None, "--no-board", "--config", path)
+    finally:
+        broker.kill()
+    assert code == BROKER
+    _, tls, account = wrong(found)
+    assert (tls[0], account[0]) == ("tls", "account")
+    assert findings[0] in tls[2] and findings[1] in account[2], found
+
+
+def test_expired_as_the_board_sees_it(start, tmp_path):
+    broker = Protected(tmp_path, OURS.issue("127.0.0.1", -5)).start()
+    try:
+        code, found = doctor(start(configured(broker.secure, tls=True)))
+    finally:
+        broker.kill()
+    assert code == BROKER
+    assert found[-1][0] == "from board"
+    assert "has expired|the dates above, and the board's clock" in found[-1][2]
+
+
+def test_no_board(tmp_path):
+    """What a configuration says is looked at even so."""
+    code, found = doctor(None)
+    assert code == CABLE and found[0][:2] == ("cable", "FAIL")
+    path = write(tmp_path, configured(1) | {"config.json": b'{"brokr": 1}'})
+    code, found = doctor(None, "--config", path, "--port", "socket://127.0.0.1:1")
+    assert code == CABLE
+    assert [finding[0] for finding in found] == ["cable", "config"]
+    assert "nothing answers at socket://127.0.0.1:1" in found[0][2]
+    code, found = doctor(None, "--no-board", "--config", path)
+    assert code == CONFIG and 'did you mean "broker"?' in found[0][2]
+
+
+def test_busy():
+    terminal, inside = pty.openpty()
+    name = os.ttyname(inside)
+    with serial.Serial(name, exclusive=True):
+        code, found = doctor(None, "--port", name)
+    os.close(terminal)
+    os.close(inside)
+    assert code == CABLE and f"{name} is in use: close" in found[0][2]
+
+
+def test_another_kind(start, tmp_path):
+    board = start({})
+    code, found = doctor(board, "--board", "esp32")
+    assert code == FAILED
+    kind = wrong(found)[0]
+    assert kind[0] == "micropython" and "not esp32: --board unix?" in kind[2]
+
+
+def test_cut(start, broker):
+    """In the middle: what was found is told."""
+    board = start(configured(broker.port))
+    board.cut_after = 2500
+    code, found = doctor(board)
+    assert code == CABLE and board.cut_after is None
+    assert found[0][0] == "cable" and found[-1][:2] == ("cable", "FAIL")
+    until(lambda: doctor(board)[0] == 0)
