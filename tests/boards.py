@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from secrets import token_hex
 
 from littlefs import LittleFS
 from secure import Secure
@@ -10,7 +11,9 @@ from tools.build import build
 from tools.targets import find
 
 BLOCK = 4096  # bytes
-WORD = "the-brokers-Own-word"  # of the user "kitchen"
+# Of no other run, so that they can be looked for
+WORD = f"the-brokers-{token_hex(8)}"  # of the user "kitchen"
+WIFI = f"the-networks-{token_hex(8)}"
 
 
 def program(name: str) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import signal
 import ssl
 import sys
@@ -624,14 +625,14 @@ def trouble(settings, seconds, lines, wrong, online, cut) -> Failed:
 def next_command(args, draft: Draft, settings: dict) -> str:
     """The monitor's, with what it needs to know."""
     if args.config:
-        return f"python -m tools monitor --config {args.config}"
+        return f"python -m tools monitor --config {shlex.quote(str(args.config))}"
     host, port = settings["broker"]
     call = f"python -m tools monitor --broker {host}:{port} --prefix {settings['prefix']}"
     call += f" --device {settings['device']}"
     if settings["user"]:
-        call += f" --user {settings['user']}"
+        call += f" --user {shlex.quote(settings['user'])}"
     if settings["tls"]:
-        call += f" --ca {draft.ca}"
+        call += f" --ca {shlex.quote(draft.ca)}"
     return call
 
 

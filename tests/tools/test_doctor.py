@@ -8,20 +8,21 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import boards
 import pytest
 import serial
-from boards import WORD, Protected, contents
+from boards import WIFI, WORD, Protected, contents
 from processes import PATIENCE, until
 from runtimes import ROOT
 from secure import Authority
 from tools import desk
 from tools.console import BROKER, CABLE, CONFIG, FAILED
 
-WIFI = "the-networks-Own-word"
 OURS = Authority("ours")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def doctor(board, *args):
     done = subprocess.run(
         [*call, *map(str, args)], cwd=ROOT, env=CLEAN, capture_output=True, text=True
     )
+    assert not any(WORD in file.read_text() for file in MEMORY.glob("umqtt-*/secrets.json"))
     assert not done.stderr and WIFI not in done.stdout and WORD not in done.stdout, done
     found = json.loads(done.stdout)
     return done.returncode, [
