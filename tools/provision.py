@@ -1,7 +1,7 @@
 """Give a board its name, Wi-Fi and broker, and see it come online.
 
 On a terminal it asks; Enter keeps what the board has. With --config it takes that config.json, and
-secrets.json and certificates from beside it. Whatever the environment says is not asked:
+secrets.json and certificates from beside it. What the environment says goes before both:
 
     UMQTT_DEVICE UMQTT_PREFIX               the topics begin with <prefix>/<device>/
     UMQTT_SSID UMQTT_WIFI_PASSWORD          "" where the network is open
