@@ -1,4 +1,4 @@
-"""Flashes for desk boards, from files and back, and a broker with an account for such a board."""
+"""What is on a desk board before a test, and a broker with an account for it."""
 
 import subprocess
 from pathlib import Path
@@ -32,21 +32,6 @@ def flash(path: Path, files: dict[str, bytes]) -> Path:
             file.write(data)
     path.write_bytes(fs.context.buffer)
     return path
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """All files of a flash; the board may go on, as littlefs is whole at every moment."""
-    data = bytearray(path.read_bytes())
-    fs = LittleFS(block_size=BLOCK, block_count=len(data) // BLOCK, mount=False)
-    fs.context.buffer = data
-    fs.mount()
-    found = {}
-    for folder, _, names in fs.walk("/"):
-        for name in names:
-            path = f"{folder}/{name}".lstrip("/")
-            with fs.open(path, "rb") as file:
-                found[path] = file.read()
-    return found
 
 
 class Protected(Secure):

@@ -13,7 +13,7 @@ from pathlib import Path
 import boards
 import pytest
 import serial
-from boards import WIFI, WORD, Protected, contents
+from boards import WIFI, WORD, Protected
 from processes import PATIENCE, until
 from runtimes import ROOT
 from secure import Authority
@@ -91,7 +91,7 @@ def wrong(found):
     return [finding for finding in found if finding[1] != "ok"]
 
 
-def test_all_is_well(start, broker, peer):
+def test_all_is_well(start, broker, files):
     """The only warning is of certificates that last two days. The program starts anew."""
     before = configured(broker.secure, tls=True)
     board = start(before)
@@ -117,7 +117,7 @@ def test_all_is_well(start, broker, peer):
     ], done.stdout
     assert f" days left\n{'':18}> get the authority's new one" in done.stdout
     assert not any(word in done.stdout for word in (WORD, WIFI))
-    there = contents(board.flash)
+    there = files(board)
     assert all(there[name] == data for name, data in before.items())
     with socket.create_connection(("127.0.0.1", board.server.getsockname()[1])) as cable:
         cable.settimeout(PATIENCE)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import boards
 import pytest
-from boards import BLOCK, WIFI, WORD, Protected, contents
+from boards import BLOCK, WIFI, WORD, Protected
 from processes import PATIENCE
 from runtimes import ROOT
 from secure import Authority
@@ -181,7 +181,7 @@ def quiet(tmp_path, monkeypatch):
             assert not any(word.encode() in file.read_bytes() for word in SECRETS), file
 
 
-def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program):
+def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program, files):
     """What is wrong is asked again, the broker's word too; then the board comes online."""
     (tmp_path / "ours.pem").write_bytes(OURS.pem)
     board = start({})
@@ -215,7 +215,7 @@ def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program):
     assert re.search(r"status +online", line.output) and "temperature" in line.output
     assert "topics   home/kitchen/#\nnext     python -m tools monitor --broker" in line.output
     assert not any(word in line.output for word in (*SECRETS, "short"))
-    there = contents(board.flash)
+    there = files(board)
     config = json.loads(program["config.json"])
     assert json.loads(there["config.json"]) == config | {
         "device": "kitchen",
@@ -258,7 +258,7 @@ def configured(port, **more):
     }
 
 
-def test_enter_keeps_what_is_there(start, broker, quiet, typed):
+def test_enter_keeps_what_is_there(start, broker, quiet, typed, files):
     before = configured(broker.port)
     board = start(before | {"config.old0": before["config.json"]})  # a trial, which this ends
     line = typed("unix", "--port", board.port)
@@ -275,7 +275,7 @@ def test_enter_keeps_what_is_there(start, broker, quiet, typed):
     ):
         line.answer(prompt)
     assert line.finish() == 0
-    there = contents(board.flash)
+    there = files(board)
     assert {name: there[name] for name in ("config.json", "secrets.json")} == {
         name: before[name] for name in ("config.json", "secrets.json")
     }
@@ -284,13 +284,13 @@ def test_enter_keeps_what_is_there(start, broker, quiet, typed):
     assert not any(word in line.output for word in SECRETS)
 
 
-def test_from_the_environment(start, broker, quiet):
+def test_from_the_environment(start, broker, quiet, files):
     """What is not named stays; another network takes the place of the first."""
     board = start(configured(broker.port))
     words = {"ssid": "barn", "wifi_password": WIFI + "3"}
     code, said = provision(board, "--no-wait", device="shed", tls="false", country="FR", **words)
     assert code == 0 and "topics   test/shed/#" in said, said
-    there = contents(board.flash)
+    there = files(board)
     assert json.loads(there["config.json"]) == CONFIGURED | {
         "broker": f"127.0.0.1:{broker.port}",
         "device": "shed",
@@ -304,14 +304,13 @@ def test_from_the_environment(start, broker, quiet):
     }
 
 
-def unchanged(board, before):
+def unchanged(there, before):
     """Whether all of the board's own files are as they were."""
-    there = contents(board.flash)
     assert not [name for name in there if name.endswith((".new", ".tmp"))]
     return all(there[name] == data for name, data in before.items())
 
 
-def test_all_mistakes_at_once(start, quiet):
+def test_all_mistakes_at_once(start, quiet, files):
     before = configured(1883)
     board = start(before)
     told = provision(
@@ -333,10 +332,10 @@ def test_all_mistakes_at_once(start, quiet):
         "environment: UMQTT_TLS: expected y or n, true or false\n"
         "environment: UMQTT_USER: missing; a password needs one\n",
     )
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
 
 
-def test_bad_files(start, quiet, tmp_path):
+def test_bad_files(start, quiet, tmp_path, files):
     """Named by their own names, whole, and nothing is sent. Then the files are mended."""
     before = configured(1883)
     board = start(before)
@@ -350,10 +349,10 @@ def test_bad_files(start, quiet, tmp_path):
     (tmp_path / "secrets.json").write_text('{"password": "%s" "user": 1}' % WORD)
     code, said = provision(board, "--config", path)
     assert code == CONFIG and f"secrets.json beside {path}: line 1: expected a comma or }}" in said
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
 
 
-def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path):
+def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path, files):
     """Secrets and certificates come from beside it, and the driver that the board lacks."""
     path = tmp_path / "mine.json"
     sensors = [{"type": "chip", "name": "warmth"}]
@@ -366,7 +365,7 @@ def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path):
     code, said = provision(board, "--config", path)
     assert code == 0 and re.search(r"warmth +temperature \d+", said), said
     assert f"next     python -m tools monitor --config {path}" in said
-    there = contents(board.flash)
+    there = files(board)
     assert there["config.json"] == path.read_bytes() and there["ours.pem"] == OURS.pem
     assert provision(board, "--config", path, "--no-wait")[1].startswith("nothing to send")
 
@@ -382,7 +381,7 @@ def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path):
     ],
     ids=["word", "anonymous", "nobody", "authority", "host"],
 )
-def test_the_broker_says_no(start, broker, quiet, tmp_path, settings, reason):
+def test_the_broker_says_no(start, broker, quiet, tmp_path, settings, reason, files):
     (tmp_path / "ours.pem").write_bytes(OURS.pem)
     (tmp_path / "theirs.pem").write_bytes(Authority("theirs").pem)
     ports = {"port": broker.port, "secure": broker.secure, "free": 1}
@@ -392,10 +391,10 @@ def test_the_broker_says_no(start, broker, quiet, tmp_path, settings, reason):
     board = start(before)
     code, said = provision(board, **{k: str(v).format(**ports) for k, v in settings.items()})
     assert code == BROKER and reason in said and "Nothing was changed" in said, said
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
 
 
-def test_expired(start, tmp_path, quiet):
+def test_expired(start, tmp_path, quiet, files):
     broker = Protected(tmp_path, OURS.issue("127.0.0.1", -5)).start()
     (tmp_path / "ours.pem").write_bytes(OURS.pem)
     board = start(before := configured(broker.port))
@@ -406,10 +405,10 @@ def test_expired(start, tmp_path, quiet):
     finally:
         broker.kill()
     assert code == BROKER and "has a certificate that has expired" in said, said
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
 
 
-def test_cut_cable(start, broker, quiet):
+def test_cut_cable(start, broker, quiet, files):
     """Wherever it is cut, the old configuration is whole; then the next run brings the new one."""
     before = configured(broker.port, networks=[])
     board = start(before)
@@ -420,7 +419,7 @@ def test_cut_cable(start, broker, quiet):
         code, said = provision(board, **changes)
         assert code == CABLE and board.cut_after is None, (n, said)
         assert "old program" in said or "does not answer" in said
-        there = contents(board.flash)
+        there = files(board)
         assert [there[name] for name in ("config.json", "secrets.json")] == [
             before[name] for name in ("config.json", "secrets.json")
         ], n
@@ -428,16 +427,16 @@ def test_cut_cable(start, broker, quiet):
     assert left == {"config.json.new", "manifest.json.new", "update.tmp"}, "none was sent"
     code, said = provision(board, **changes)
     assert code == 0, said
-    assert json.loads(contents(board.flash)["config.json"])["device"] == "shed"
+    assert json.loads(files(board)["config.json"])["device"] == "shed"
 
 
-def test_full(start, quiet, program):
+def test_full(start, quiet, program, files):
     before = configured(1883)
     used = sum(-(-len(data) // BLOCK) for data in program.values())
     board = start(before | {"large.bin": bytes(BLOCK * (desk.BLOCKS - used - 8))})
     code, said = provision(board, "--no-wait", device="shed")
     assert code == FAILED and "is full" in said, said
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
 
 
 def test_does_not_come_online(start, broker, quiet, monkeypatch):
@@ -451,7 +450,7 @@ def test_does_not_come_online(start, broker, quiet, monkeypatch):
     assert "Look at the Wi-Fi password" in said
 
 
-def test_ctrl_c(start, quiet, typed):
+def test_ctrl_c(start, quiet, typed, files):
     """Nothing was written, and the program goes on."""
     board = start(before := configured(1, networks=[]))
     line = typed("unix", "--port", board.port)
@@ -459,7 +458,7 @@ def test_ctrl_c(start, quiet, typed):
     line.expect("begin with [test]")
     os.write(line.terminal, b"\x03")
     assert line.finish() == 128 + signal.SIGINT
-    assert unchanged(board, before)
+    assert unchanged(files(board), before)
     with socket.create_connection(("127.0.0.1", board.server.getsockname()[1])) as cable:
         cable.settimeout(PATIENCE)
         said = b""
