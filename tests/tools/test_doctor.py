@@ -19,6 +19,8 @@ from runtimes import ROOT
 from secure import Authority
 from tools import desk
 from tools.console import BROKER, CABLE, CONFIG, FAILED
+from tools.doctor import Doctor
+from tools.targets import find
 
 OURS = Authority("ours")
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
@@ -301,3 +303,70 @@ def test_cut(start, broker):
         ("cable", "FAIL"),
     ]
     until(lambda: doctor(board)[0] == 0)
+
+
+def test_radio_and_heap_of_a_board(start, broker):
+    """With the modules that a board has and the desk has not."""
+    network = b"""
+class WLAN:
+    def active(self): return True
+    def isconnected(self): return True
+    def status(self, what=None): return -85 if what else 1010
+    def ifconfig(self): return ("192.168.1.50", "", "", "")
+"""
+    esp32 = b"HEAP_DATA = 1\ndef idf_heap_info(what): return [(1000, 500, 400, 300)] * 2\n"
+    modules = {"lib/network.py": network, "lib/esp32.py": esp32}
+    code, found = doctor(start(configured(broker.port) | modules))
+    assert code == 0 and wrong(found) == [
+        ("wifi", "warn", "192.168.1.50, -85 dBm: weak|nearer to the access point, or an aerial")
+    ]
+    modules["lib/network.py"] = network.replace(b"return True", b"return False")
+    code, found = doctor(start(configured(broker.port) | modules))
+    assert wrong(found)[0][2].startswith("not started, status 1010|SSID, password")
+
+
+class Board:
+    """Answers as one that the desk cannot be."""
+
+    def __init__(self, answers, **files):
+        self.answers = answers
+        self.files = files
+
+    def eval(self, code):
+        return next(answer for part, answer in self.answers.items() if part in code)
+
+    def exec(self, code):
+        return repr(self.eval(code))
+
+    def read(self, name):
+        return self.files.get(name.split(".")[0])
+
+
+@pytest.mark.parametrize(
+    "check, answers, level, text",
+    [
+        ("clock", {"gmtime": (12, 2000)}, "ok", "not set (2000-01-01 00:00:12 UTC); only TLS"),
+        ("clock", {"gmtime": (9**10, 2000)}, "warn", "UTC: +"),
+        ("flash", {"statvfs": (4096, 99, 50), "vfs.mount": ["<VfsFat>"]}, "warn", "FAT, 200 of"),
+        ("flash", {"statvfs": (4096, 99, 0), "vfs.mount": []}, "FAIL", "file system, 0 of 396"),
+        ("flash", {"statvfs": (4096, 99, 50), "vfs.mount": ["VfsLfs2"]}, "ok", "littlefs, 200 of"),
+        ("heap", {"mem_free": (9000, 90000, 4096)}, "warn", "9,000 bytes free, 4,096 in one"),
+        ("heap", {"mem_free": (30000, 90000, 9000)}, "ok", "30,000 bytes free"),
+    ],
+)
+def test_what_the_desk_cannot_be(check, answers, level, text):
+    told = Doctor(find("esp32"), quiet=True)
+    getattr(told, check)(Board(answers))
+    (finding,) = told.findings
+    assert finding.level == level and text in finding.text
+    assert bool(finding.remedy) == (level != "ok")
+
+
+def test_tls_on_a_small_board_whose_clock_is_not_set():
+    told = Doctor(find("esp32"), quiet=True)
+    board = Board(
+        {"gmtime": (12, 2000), "mem_free": (30000, 90000, 9000)}, config=b'{"tls": true}'
+    )
+    told.clock(board)
+    told.heap(board)
+    assert [finding.level for finding in told.findings] == ["warn", "warn"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import boards
 import pytest
 from boards import BLOCK, WIFI, WORD, Protected
+from paho.mqtt.publish import single
 from processes import PATIENCE
 from runtimes import ROOT
 from secure import Authority
@@ -441,6 +442,9 @@ def test_full(start, quiet, program, files):
 
 def test_does_not_come_online(start, broker, quiet, monkeypatch):
     """What the board says of it, and what to look at; here Wi-Fi takes another password."""
+    for topic, text in (("status", "online"), ("battery", '{"value": 1}')):  # of an earlier life
+        auth = {"username": "kitchen", "password": WORD}
+        single(f"test/cellar/{topic}", text, 1, True, port=broker.port, auth=auth)
     script = [[0, "home", {"password": "another-one"}]]
     monkeypatch.setenv("UMQTT_WIFI", json.dumps(script))
     board = start(configured(broker.port))
@@ -502,6 +506,10 @@ def test_into_a_folder(tmp_path, quiet, typed):
     assert line.finish() == 0
     assert json.loads((out / "secrets.json").read_text()) == {}
     assert json.loads((out / "config.json").read_text()) == found
+    (out / "config.json").write_text(json.dumps(found | {"sensors": [{"type": "adc"}]}))
+    line = typed(*call)
+    line.expect("config.json: sensors[0].name: missing")  # before anything is asked
+    assert line.finish() == CONFIG
 
 
 def test_wrong_use(tmp_path):
