@@ -13,7 +13,6 @@ import json
 import re
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -379,12 +378,32 @@ class Doctor:
                 self.fail("broker", f"{host}:{port} {broker.explain(error)}", code=BROKER)
                 continue
             self.ok("broker", f"{host}:{port} answers")
-            if settings["tls"]:
-                self.tls(address, settings, now)
             with draft.folder() as folder:
                 path = str(folder / "config.json")
                 one = config.load(path, None, draft.board) | {"brokers": [address]}
-                self.enter(one)
+                if not one["tls"] or self.tls(one, now):
+                    self.enter(one)
+
+    def tls(self, settings: dict, now: float | None) -> bool:
+        """The broker's certificate: its dates, then its signature and name. Whether it will do."""
+        host, port = address = settings["brokers"][0]
+        where = f"{host}:{port}"
+        verify = settings["tls"]["verify"]
+        try:
+            data = _certificate(address, settings | {"tls": settings["tls"] | {"verify": False}})
+            if not self.valid("tls", where, x509.load_der_x509_certificate(data), now):
+                return False
+            if verify:
+                _certificate(address, settings)
+        except OSError as error:
+            self.fail("tls", f"{where} {broker.explain(error)}", code=BROKER)
+            return False
+        if verify:
+            self.ok("tls", f"{where} bears that name, and the authority's signature")
+        else:
+            what = f"{where} is not verified: whoever poses as it gets the password"
+            self.warn("tls", what, '"tls": true, with the authority\'s certificate in ca.pem')
+        return True
 
     def enter(self, settings: dict) -> None:
         """CONNECT with the account, and read what the device would say."""
@@ -400,26 +419,6 @@ class Doctor:
         who = settings["user"] or "one without a name"
         self.ok("account", f"{host}:{port} lets {who} in, and read {topics}")
 
-    def tls(self, address, settings: dict, now: float | None) -> None:
-        """The broker's certificate, whatever it is worth."""
-        host, port = address
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        try:
-            with (
-                socket.create_connection(address, PATIENCE) as plain,
-                context.wrap_socket(plain, server_hostname=host) as link,
-            ):
-                data = link.getpeercert(True)
-        except OSError as error:
-            self.fail("tls", f"{host}:{port} {broker.explain(error)}", code=BROKER)
-            return
-        self.valid("tls", f"{host}:{port}", x509.load_der_x509_certificate(data), now)
-        if not settings["tls"]["verify"]:
-            what = f"{host}:{port} is not verified: whoever poses as it gets the password"
-            self.warn("tls", what, '"tls": true, with the authority\'s certificate in ca.pem')
-
     def certificates(self, name: str, data: bytes, now: float | None) -> None:
         """The dates of those in a file."""
         pem = b"-----BEGIN CERTIFICATE" in data
@@ -432,13 +431,15 @@ class Doctor:
         for one in found:
             self.valid(name, one.subject.rfc4514_string(), one, now)
 
-    def valid(self, check: str, name: str, one: x509.Certificate, now: float | None) -> None:
+    def valid(self, check: str, name: str, one: x509.Certificate, now: float | None) -> bool:
+        """Whether it is, by this machine's clock; `now` is the board's."""
         begin, end = one.not_valid_before_utc, one.not_valid_after_utc
         here = datetime.datetime.now(datetime.UTC)
         left = (end - here).days
         told = f"{name}: valid from {begin:%Y-%m-%d} to {end:%Y-%m-%d}"
         code = BROKER if check == "tls" else CONFIG
         renew = "renew it there" if check == "tls" else "get the authority's new one"
+        valid = begin <= here <= end
         if here > end:
             self.fail(check, f"{told}: it has expired", renew, code)
         elif here < begin:
@@ -451,6 +452,7 @@ class Doctor:
             self.warn(check, f"{told}: {left} days left", renew)
         else:
             self.ok(check, f"{told}, {left:,} days left")
+        return valid
 
 
 def _manifest(board: Cable) -> dict:
@@ -470,6 +472,16 @@ def _uses_tls(board: Cable) -> bool:
         return bool(config.parse(board.read("config.json") or b"{}").get("tls"))
     except ValueError:
         return False
+
+
+def _certificate(address: tuple[str, int], settings: dict) -> bytes:
+    """That of the broker, in DER. OSError, if the handshake fails."""
+    context = broker.tls_context(settings)
+    with (
+        socket.create_connection(address, PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname=address[0]) as link,
+    ):
+        return link.getpeercert(True)
 
 
 def _clock(board: Cable) -> float:

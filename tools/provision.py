@@ -602,14 +602,14 @@ def trouble(settings, seconds, lines, wrong, online, cut) -> Failed:
     """Why there was no first reading."""
     device = settings["device"]
     stays = "The new configuration is on the board"
+    if cut and not settings["sleep"]:
+        return cut
     if online and not settings["sleep"]:
         what = "; ".join(f"{kind}: {text}" for kind, text in wrong.items()) or "none came"
         return Failed(
             f"{device} is online, but within {seconds:g} s there was no reading ({what}): look at "
             f"the wiring, and at sensors in its config.json. {stays}"
         )
-    if cut and not settings["sleep"]:
-        return cut
     text = f"{device} did not come online within {seconds:g} s"
     for line in reversed(lines):
         for pattern, hint in HINTS:
@@ -632,7 +632,7 @@ def next_command(args, draft: Draft, settings: dict) -> str:
     if settings["user"]:
         call += f" --user {shlex.quote(settings['user'])}"
     if settings["tls"]:
-        call += f" --ca {shlex.quote(draft.ca)}"
+        call += f" --ca {shlex.quote(draft.ca)}" if settings["tls"]["ca"] else " --tls"
     return call
 
 
@@ -728,7 +728,8 @@ def run(args) -> int:
             with draft.folder() as folder:
                 sent = deploy.deploy(board, target, folder / "config.json")
         size = sum(map(len, sent.values()))
-        say(f"{len(sent)} files sent, {size:,} bytes" if sent else "nothing to send: all is there")
+        told = f"{len(sent)} file{'' if len(sent) == 1 else 's'} sent, {size:,} bytes"
+        say(told if sent else "nothing to send: all is there")
         if heard:
             say(f"{settings['device']} starts:")
             heard.new()  # what its old program has said
