@@ -38,7 +38,7 @@ from tools.console import (
     say,
 )
 from tools.programs import PATIENCE
-from tools.provision import Draft, collect, going_on, printable, reader
+from tools.provision import Draft, collect, printable, reader
 from tools.targets import Target, find
 
 DAYS = 30  # that a certificate should last
@@ -543,7 +543,7 @@ def examine(doctor: Doctor, args) -> None:
         if settings:
             doctor.broker(draft, settings, now)
         return
-    with Cable(doctor.ports(args.port)) as board, going_on(board):
+    with Cable(doctor.ports(args.port)) as board:
         doctor.board(board)
         with contextlib.suppress(Failed):
             now = _clock(board)

@@ -43,7 +43,6 @@ from tools.build import MPY
 from tools.cable import Cable
 from tools.console import (
     BROKER,
-    CABLE,
     CONFIG,
     DONE,
     FAILED,
@@ -642,18 +641,6 @@ def next_command(args, draft: Draft, settings: dict) -> str:
 # The command
 
 
-@contextmanager
-def going_on(board: Cable) -> Iterator[None]:
-    """Whatever ends this early, the board's program goes on."""
-    try:
-        yield
-    except BaseException as error:
-        if not (isinstance(error, Failed) and error.code == CABLE):
-            with contextlib.suppress(Failed):
-                board.reset()
-        raise
-
-
 def save(folder: Path, files: dict[str, bytes]) -> None:
     """Write the files, each whole; all but config.json for their owner alone."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -717,20 +704,17 @@ def run(args) -> int:
         return DONE
     port = cable.find(args.port, target)
     with Cable(port) as board, ExitStack() as on_exit:
-        with going_on(board):
-            board.exec(CLOSE)
-            board.check(target)
-            if board.mpy != MPY:
-                raise Failed(
-                    f"the MicroPython at {port} does not read .mpy files of version {MPY}"
-                )
-            draft, asks = prepare(args, target, collect(board.read), "on the board")
-            settings, heard = draft.load(), None
-            if not args.no_wait:
-                settings, heard = reach(draft, asks)
-                on_exit.callback(heard.close)
-            with draft.folder() as folder:
-                sent = deploy.deploy(board, target, folder / "config.json")
+        board.exec(CLOSE)
+        board.check(target)
+        if board.mpy != MPY:
+            raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
+        draft, asks = prepare(args, target, collect(board.read), "on the board")
+        settings, heard = draft.load(), None
+        if not args.no_wait:
+            settings, heard = reach(draft, asks)
+            on_exit.callback(heard.close)
+        with draft.folder() as folder:
+            sent = deploy.deploy(board, target, folder / "config.json")
         size = sum(map(len, sent.values()))
         told = f"{len(sent)} file{'' if len(sent) == 1 else 's'} sent, {size:,} bytes"
         say(told if sent else "nothing to send: all is there")
