@@ -45,8 +45,8 @@ build: $(READY) ## a board's device tree, as .mpy BOARD=esp32 [CONFIG=file]
 image: $(READY) ## one file that takes a bare board to a node BOARD=esp32 [CONFIG=file] [FIRMWARE=file]
 	@$(RUN) tools image $(BOARD_) $(CONFIG_) $(if $(FIRMWARE),--firmware $(FIRMWARE)) $(ARGS)
 
-flash: $(READY) ## write an image to a board BOARD=esp32 [PORT=...]
-	@$(RUN) tools flash $(BOARD_) $(PORT_) $(ARGS)
+flash: $(READY) ## write an image to a board, and wait for it BOARD=esp32 [PORT=...] [CONFIG=file]
+	@$(RUN) tools flash $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
 
 deploy: $(READY) ## the program onto a board: only what changed BOARD=esp32 [PORT=...] [CONFIG=file]
 	@$(RUN) tools deploy $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
