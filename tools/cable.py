@@ -23,9 +23,11 @@ from tools.targets import Target
 # Bytes written at once: what a board compiles for that must find room in its heap.
 SMALLEST, LARGEST = 256, 2048
 PATIENCE = 4  # seconds for an answer
-# A mount whose cable was cut would hang all that looks for files.
+# A mount whose cable was cut would hang all that looks for files; and a file that mpremote was
+# writing then is still open, in these names: its end would be written over the next one.
 WHO = """\
 import gc, os, sys
+f = w = r = None
 if os.getcwd().startswith('/remote'):
  os.chdir('/')
  os.umount('/remote')

@@ -60,9 +60,6 @@ SENSORS = [{"type": "chip", "name": "chip"}]  # of a new board
 NONE = "-"  # the answer that takes away what is there
 LOOK = 0.1  # s between looking at what the broker and what the board say
 
-# A run whose cable was cut may have left a file open; its end would be written over ours.
-CLOSE = "f = w = r = None\nimport gc\ngc.collect()"
-
 # What a board prints that does not come online, and what to look at.
 HINTS = (
     (r"wifi: wrong password", "the Wi-Fi password; a weak signal looks like that too"),
@@ -704,7 +701,6 @@ def run(args) -> int:
         return DONE
     port = cable.find(args.port, target)
     with Cable(port) as board, ExitStack() as on_exit:
-        board.exec(CLOSE)
         board.check(target)
         if board.mpy != MPY:
             raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
