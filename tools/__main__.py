@@ -1,14 +1,18 @@
 """From a bare board to readings: python -m tools COMMAND [--help]"""
 
 import argparse
+import ast
 import importlib
+import importlib.util
 import inspect
+import os
 import signal
 import sys
+from pathlib import Path
 
 from firmware.config import ConfigError
 
-from tools.console import CONFIG, USAGE, Failed
+from tools.console import CONFIG, FAILED, USAGE, Failed
 
 COMMANDS = (
     "build",
@@ -24,13 +28,15 @@ COMMANDS = (
 )
 
 
-def command(name: str):
-    """The module of a command: only the one that is called is imported."""
-    return importlib.import_module(f"tools.{name}")
+def summary(name: str) -> str:
+    """The first line of a command's docstring. No module is imported for it: not every machine
+    has what each of them needs (the desk needs a pty)."""
+    source = Path(importlib.util.find_spec(f"tools.{name}").origin).read_bytes()
+    return ast.get_docstring(ast.parse(source)).splitlines()[0]
 
 
 def listing() -> str:
-    lines = [f"  {name:10} {inspect.getdoc(command(name)).splitlines()[0]}" for name in COMMANDS]
+    lines = [f"  {name:10} {summary(name)}" for name in COMMANDS]
     return "\n".join([__doc__, "", *lines, "", "Each has a --help."])
 
 
@@ -42,7 +48,7 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return USAGE
-    module = command(name)
+    module = importlib.import_module(f"tools.{name}")
     parser = argparse.ArgumentParser(
         prog=f"python -m tools {name}",
         description=inspect.getdoc(module),
@@ -58,10 +64,24 @@ def main(argv: list[str]) -> int:
         code, text = error.code, str(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever reads us has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        code, text = FAILED, str(error)
     sys.stdout.flush()
     print(f"{name}: {text}", file=sys.stderr)
     return code
 
 
+def interrupted_when_ended() -> None:
+    """What ends a process otherwise is a Ctrl-C: no secret is left behind, and a board goes on."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
+    interrupted_when_ended()
     sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,6 @@ import contextlib
 import datetime
 import json
 import re
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -569,9 +568,6 @@ def examine(doctor: Doctor, args) -> None:
 
 
 def run(args) -> int:
-    for name in ("SIGTERM", "SIGHUP"):  # then no secret is left behind, and the board goes on
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     doctor = Doctor(find(args.board), args.json)
     try:
         examine(doctor, args)

@@ -25,7 +25,6 @@ import os
 import queue
 import re
 import shlex
-import signal
 import ssl
 import sys
 import tempfile
@@ -690,9 +689,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args) -> int:
     target = find(args.board)
-    for name in ("SIGTERM", "SIGHUP"):  # then no secret is left behind, and the board goes on
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     if args.out:
         draft, _ = prepare(args, target, collect(reader(args.out)), f"in {args.out}")
         files = draft.contents()
