@@ -324,7 +324,7 @@ def test_images(farm, run, mixed, firmware, monkeypatch):
     compiled = []
     compile_mpy = build.compile_mpy
     monkeypatch.setattr(
-        build, "compile_mpy", lambda *args: compiled.append(args[2]) or compile_mpy(*args)
+        build, "compile_mpy", lambda *args: compiled.append(args) or compile_mpy(*args)
     )
     code, out, err = run(mixed, *firmware)
     assert (code, err) == (DONE, "")
