@@ -151,6 +151,15 @@ def build(target: Target, path: Path | None = None, tree: Path | None = None) ->
     return tree
 
 
+def version() -> str:
+    """That of the firmware in this tree."""
+    app = FIRMWARE / "app.py"
+    found = re.search(r'^VERSION = "(.*)"', app.read_text(), re.MULTILINE)
+    if not found:
+        raise Failed(f'{show(app)}: it has no line VERSION = "..."')
+    return found[1]
+
+
 def make(tree: Path, target: Target, path: Path) -> None:
     kinds = sensors(path)
     try:
@@ -173,15 +182,11 @@ def make(tree: Path, target: Target, path: Path) -> None:
                 file.rmdir()
         elif file.relative_to(tree).as_posix() not in wanted:
             file.unlink()
-    app = FIRMWARE / "app.py"
-    version = re.search(r'^VERSION = "(.*)"', app.read_text(), re.MULTILINE)
-    if not version:
-        raise Failed(f'{show(app)}: it has no line VERSION = "..."')
     manifest = {
         "board": target.name,
         "port": target.port,
         "mpy": MPY,
-        "version": version[1],
+        "version": version(),
         "files": {
             name: {"sha256": sha256(data).hexdigest(), "size": len(data)}
             for name in sorted(wanted)
@@ -191,17 +196,24 @@ def make(tree: Path, target: Target, path: Path) -> None:
     (tree / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
 
 
+def certificates(found: dict) -> list[str]:
+    """The names of the files that a configuration needs for TLS, the authority's first."""
+    tls = found.get("tls")
+    names = ["ca.pem"] if tls is True else []
+    if isinstance(tls, dict):
+        names = [tls.get(key) for key in ("ca", "cert", "key")]
+    return [name for name in names if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)]
+
+
+def files_there(folder: Path, names: list[str]) -> dict[str, bytes]:
+    """Those of the files that there are, by name."""
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
 def beside(path: Path) -> dict[str, bytes]:
     """What belongs to a configuration but to no build: its secrets and certificates, by name."""
-    tls = config.parse(path.read_bytes()).get("tls")
-    names = ["secrets.json"]
-    if tls is True:
-        names.append("ca.pem")
-    elif isinstance(tls, dict):
-        names += [tls[key] for key in ("ca", "cert", "key") if tls.get(key)]
-    return {
-        name: (path.parent / name).read_bytes() for name in names if (path.parent / name).is_file()
-    }
+    names = ["secrets.json", *certificates(config.parse(path.read_bytes()))]
+    return files_there(path.parent, names)
 
 
 def check(path: Path, target: Target) -> None:

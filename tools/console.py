@@ -32,6 +32,11 @@ def paint(text: str, colour: str) -> str:
     return f"\033[{COLOUR[colour]}m{text}\033[0m"
 
 
+def printable(text: str) -> str:
+    """The text without what moves a cursor, ends a line, or cannot be encoded."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def say(line: str = "") -> None:
     print(line, flush=True)
 

@@ -16,7 +16,7 @@ import paho.mqtt.client as mqtt
 from firmware import config
 
 from tools.broker import connect
-from tools.console import ROOT, Failed, paint, say
+from tools.console import ROOT, Failed, paint, printable, say
 from tools.programs import PATIENCE, end_process, find_micropython, start_broker
 
 BOARD = ROOT / "boards" / "unix"
@@ -128,10 +128,7 @@ class Run:
 
     def on_message(self, message: mqtt.MQTTMessage) -> None:
         kind = message.topic.removeprefix(self.base + "/")
-        text = message.payload.decode(errors="replace")
-        text = "".join(
-            char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text
-        )
+        text = printable(message.payload.decode(errors="replace"))
         colour = "cyan"
         try:
             found = json.loads(text)

@@ -21,7 +21,7 @@ from cryptography import x509
 from firmware import config
 
 from tools import broker, cable, deploy
-from tools.build import FIRMWARE, MPY
+from tools.build import BLOCK, MPY, version
 from tools.cable import Cable
 from tools.console import (
     BROKER,
@@ -34,18 +34,18 @@ from tools.console import (
     add_config,
     add_port,
     paint,
+    printable,
     say,
 )
 from tools.programs import PATIENCE
-from tools.provision import Draft, collect, printable, reader
+from tools.provision import Draft, collect, reader
 from tools.targets import Target, find
 
 DAYS = 30  # that a certificate should last
 FREE = 16384  # bytes of heap that a program at work should have left
-BLOCK = 4096  # bytes in one, for what TLS and the buffers want
+LARGEST = 4096  # bytes of it in one, for what TLS and the buffers want
 TLS_HEAP = 40960  # bytes that mbedtls takes for a connection
 DRIFT = 60  # s between two clocks that are right
-BLOCKS = 4096  # bytes of flash
 TRY = 20  # s that the board has to reach the broker; a handshake takes a few
 LEVELS = {"ok": "green", "warn": "yellow", "FAIL": "red"}
 
@@ -201,8 +201,8 @@ class Doctor:
         name = "littlefs" if "Lfs" in kind else "FAT" if "Fat" in kind else "file system"
         told = f"{name}, {free * size // 1024:,} of {count * size // 1024:,} KiB free"
         files = self.manifest.get("files", {})
-        blocks = sum(-(-file["size"] // BLOCKS) for file in files.values()) + deploy.SPARE
-        need = blocks * BLOCKS
+        blocks = sum(-(-file["size"] // BLOCK) for file in files.values()) + deploy.SPARE
+        need = blocks * BLOCK
         if name == "FAT":
             remedy = "erase the flash and bring MicroPython anew (`flash`): that makes a littlefs"
             self.warn("flash", f"{told}: a power cut can damage it", remedy)
@@ -221,7 +221,7 @@ class Doctor:
     def heap(self, board: Cable) -> None:
         free, used, block = ast.literal_eval(board.exec(HEAP).strip())
         told = f"{free:,} bytes free, {block:,} in one, {used:,} in use (program stopped)"
-        if free < FREE or block < BLOCK:
+        if free < FREE or block < LARGEST:
             remedy = "fewer sensors, no discovery or spool; or a board with more memory"
             self.warn("heap", told, remedy)
         elif free < TLS_HEAP and _uses_tls(board):
@@ -239,7 +239,7 @@ class Doctor:
         own = {"config.json"}  # which may change
         there = board.hashes([name for name in files if name not in own])
         wrong = [name for name, hash in there.items() if hash != files[name]["sha256"]]
-        version = found.get("version")
+        has = found.get("version")
         if wrong:
             names = ", ".join(wrong[:4]) + (" ..." if len(wrong) > 4 else "")
             what = f"{len(wrong)} of {len(there)} files are missing or damaged: {names}"
@@ -247,10 +247,10 @@ class Doctor:
         elif found.get("board") != self.target.name:
             what = f"that of {found.get('board')}, not of {self.target.name}"
             self.fail("program", what, f"another --board, or {remedy}")
-        elif version != (tree := _version()):
-            self.warn("program", f"version {version}, whole; here is {tree}", remedy)
+        elif has != (here := version()):
+            self.warn("program", f"version {has}, whole; here is {here}", remedy)
         else:
-            self.ok("program", f"version {version}, {len(there)} files, whole")
+            self.ok("program", f"version {has}, {len(there)} files, whole")
 
     def update(self, board: Cable) -> None:
         if board.hashes(["update.txt"])["update.txt"]:
@@ -487,11 +487,6 @@ def _clock(board: Cable) -> float:
     """s since 1970; a board may count from 2000."""
     now, year = board.eval("(__import__('time').time(), __import__('time').gmtime(0)[0])")
     return now + (946684800 if year == 2000 else 0)
-
-
-def _version() -> str:
-    text = (FIRMWARE / "app.py").read_text()
-    return re.search(r'^VERSION = "(.*)"', text, re.MULTILINE)[1]
 
 
 def _look(text: str) -> str:

@@ -31,7 +31,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -40,8 +39,9 @@ from pathlib import Path
 from firmware import config
 
 from tools import targets
-from tools.build import build, sensors
+from tools.build import build, certificates, files_there, sensors
 from tools.console import CONFIG, ROOT, USAGE, Failed, paint, say
+from tools.files import private, save_all
 from tools.targets import Target
 
 OWN = ("device", "board", "build", "config", "port", "mac", "serial", "note")  # columns
@@ -90,7 +90,7 @@ def arguments(parser) -> None:
         type=Path,
         metavar="FOLDER",
         help="default: build/fleet",
-        default=ROOT / "build/fleet",
+        default=OUT,
     )
     parser.add_argument("--secrets", type=Path, metavar="FILE", help="their secrets, .csv")
     parser.add_argument("--check", action="store_true", help="check only; write nothing")
@@ -367,7 +367,7 @@ def compose(device: Device, folder: Path) -> None:
             except ValueError as error:
                 device.say(str(error), column)
     device.settings = settings
-    device.certificates = certificates(settings, device.base.parent)
+    device.certificates = files_there(device.base.parent, certificates(settings))
     for column, cell in device.cells.items():
         if column.startswith(SECRETS):
             add_secret(device, secrets, column, str(cell))
@@ -375,16 +375,6 @@ def compose(device: Device, folder: Path) -> None:
     if isinstance(secrets.get("networks"), dict):
         secrets["networks"] = {k: v for k, v in secrets["networks"].items() if k in used}
     device.secrets = dict(secrets)
-
-
-def certificates(settings: dict, folder: Path) -> dict[str, bytes]:
-    """Those that its settings name, and that are there."""
-    tls = settings.get("tls")
-    names = ["ca.pem"] if tls is True else []
-    if isinstance(tls, dict):
-        names = [str(tls[key]) for key in ("ca", "cert", "key") if tls.get(key)]
-    paths = [folder / name for name in names]
-    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def networks(settings: dict) -> list[dict]:
@@ -445,16 +435,14 @@ def add_secret(device: Device, secrets: dict, column: str, text: str) -> None:
 
 def check_settings(device: Device) -> None:
     """By the firmware's own code; where it is wrong, the column that says so is named."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in device.files().items():
-            Path(folder, name).write_bytes(data)
-        path = str(Path(folder, "config.json"))
-        try:
+    try:
+        with private(device.files()) as folder:
+            path = str(folder / "config.json")
             prefix = config.load(path, None, device.target.name)["prefix"]
-            lines = []
-        except config.ConfigError as error:
-            prefix = device.settings.get("prefix")
-            lines = str(error).replace(folder + os.sep, "").splitlines()
+        lines = []
+    except config.ConfigError as error:
+        prefix = device.settings.get("prefix")
+        lines = str(error).splitlines()
     if prefix and device.name:
         device.id = f"{prefix}/{device.name}".replace("/", "-")
     for line in lines:
@@ -526,11 +514,7 @@ def make(device: Device, args, firmware: dict) -> str:
         shutil.rmtree(left, ignore_errors=True)
     new.mkdir()
     try:
-        for name, data in files.items():
-            mode = 0o644 if name == "config.json" else 0o600
-            handle = os.open(new / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with open(handle, "wb") as file:
-                file.write(data)
+        save_all(new, files)
         made = {"files": {name: sha256(data).hexdigest() for name, data in files.items()}}
         inputs = tree = None
         if args.images:

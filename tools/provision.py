@@ -27,18 +27,17 @@ import re
 import shlex
 import ssl
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from firmware import config
 
 from tools import broker, cable, deploy
-from tools.build import MPY
+from tools.build import MPY, certificates
 from tools.cable import Cable
 from tools.console import (
     BROKER,
@@ -50,8 +49,10 @@ from tools.console import (
     add_board,
     add_port,
     paint,
+    printable,
     say,
 )
+from tools.files import private, save_all
 from tools.targets import Target, find
 
 NTP = "pool.ntp.org"  # where TLS is wanted and no time server named
@@ -148,20 +149,9 @@ class Draft:
                 found[name] = text.encode() + b"\n"
         return found
 
-    @contextmanager
-    def folder(self) -> Iterator[Path]:
-        """The files in a folder of ours alone, in memory where the system has such; then gone."""
-        memory = "/dev/shm"
-        place = memory if os.access(memory, os.W_OK | os.X_OK) else None
-        with tempfile.TemporaryDirectory(prefix="umqtt-", dir=place) as name:  # mode 0700
-            for file, data in self.contents().items():
-                Path(name, file).write_bytes(data)
-            try:
-                yield Path(name)
-            except config.ConfigError as error:
-                raise config.ConfigError(str(error).replace(f"{name}/", "")) from None
-            except Failed as error:
-                raise Failed(str(error).replace(f"{name}/", ""), error.code) from None
+    def folder(self) -> AbstractContextManager[Path]:
+        """All of it, for what reads files."""
+        return private(self.contents())
 
     def load(self) -> dict:
         """What the firmware makes of it. ConfigError has one line for each mistake."""
@@ -372,15 +362,6 @@ def answer(question: Question, now: str | None) -> str | None:
 # Where a configuration comes from
 
 
-def certificates(found: dict) -> list[str]:
-    """The names of the files that a configuration needs for TLS, the authority's first."""
-    tls = found.get("tls")
-    names = ["ca.pem"] if tls is True else []
-    if isinstance(tls, dict):
-        names = [tls.get(key) for key in ("ca", "cert", "key")]
-    return [name for name in names if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)]
-
-
 def collect(read: Callable[[str], bytes | None]) -> dict[str, bytes]:
     """What is there of a configuration, by name; read() returns None where there is no file."""
     names = ["config.json", "secrets.json"]
@@ -513,7 +494,7 @@ class Heard:
             while True:
                 message = self.messages.get_nowait()
                 if not message.retain:
-                    text = printable(message.payload.decode(errors="replace"))
+                    text = printable(message.payload.decode(errors="replace").rstrip())
                     found.append((message.topic.removeprefix(f"{self.base}/"), text))
         return found
 
@@ -533,12 +514,6 @@ class Printed:
             *lines, self.rest = (self.rest + serial.read(4096)).split(b"\n")
         texts = [printable(line.decode(errors="replace").strip("\r\x04>")) for line in lines]
         return [text for text in texts if text.strip()]
-
-
-def printable(text: str) -> str:
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text.rstrip()
-    )
 
 
 def reading(kind: str, text: str) -> str:
@@ -637,22 +612,6 @@ def next_command(args, draft: Draft, settings: dict) -> str:
 # The command
 
 
-def save(folder: Path, files: dict[str, bytes]) -> None:
-    """Write the files, each whole; all but config.json for their owner alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        number, new = tempfile.mkstemp(dir=folder, prefix=".")  # mode 0600
-        try:
-            with open(number, "wb") as file:
-                file.write(data)
-            if name == "config.json":
-                os.chmod(new, 0o644)
-            os.replace(new, folder / name)
-        except BaseException:
-            os.unlink(new)
-            raise
-
-
 def seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
@@ -692,7 +651,7 @@ def run(args) -> int:
     if args.out:
         draft, _ = prepare(args, target, collect(reader(args.out)), f"in {args.out}")
         files = draft.contents()
-        save(args.out, files)
+        save_all(args.out, files)
         say(f"{args.out}: {', '.join(files)}; secrets are for your eyes only (mode 600)")
         return DONE
     port = cable.find(args.port, target)

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from firmware.config import ConfigError
 from mpremote.transport import TransportError
-from serial.tools import list_ports
 
 from tools import cable, deploy
 from tools.build import FIRMWARE, LIB, MPY, beside, build, check, modules, sensors
@@ -424,7 +423,7 @@ def is_back(port: str) -> bool:
     deadline = time.monotonic() + BACK
     while "://" not in port and time.monotonic() < deadline:
         time.sleep(0.5)
-        if port in [one.device for one in list_ports.comports()]:
+        if port in [one.device for one in cable.ports()]:
             return True
     return False
 

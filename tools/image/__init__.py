@@ -8,7 +8,6 @@ so the image is as secret as they are. It is read back before it is put in place
 import argparse
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from firmware import config
 
 from tools import targets
 from tools.console import CONFIG, ROOT, USAGE, Failed, add_board, add_config, say
+from tools.files import save
 from tools.image import filesystem, firmware
 from tools.image.filesystem import BLOCK
 
@@ -263,22 +263,6 @@ def same(found: dict[str, bytes], files: dict[str, bytes]) -> None:
     )
     if wrong:
         raise Failed(f"read back from the image, these files differ: {', '.join(wrong)}")
-
-
-def save(out: Path, data: bytes) -> None:
-    """Write `out`, which only its owner may read: whole, or not at all."""
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(handle, "wb") as file:
-                file.write(data)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise Failed(f"{out} cannot be written: {error.strerror}") from error
 
 
 def how(chip: str, out: Path) -> str:

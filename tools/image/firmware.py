@@ -5,12 +5,12 @@ downloaded them from there: a file that differs is not used, and not kept.
 """
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from tools.console import ROOT, Failed, progress, say
+from tools.files import save
 from tools.targets import Build, Firmware
 
 SITE = "https://micropython.org"
@@ -52,10 +52,7 @@ def pinned(build: Build, version: str) -> tuple[str, bytes]:
         check(data, pin.sha256, pin.file)
     except Failed as error:
         raise Failed(f"{error}. It was not kept; {page} has it too") from error
-    CACHE.mkdir(parents=True, exist_ok=True)
-    part = CACHE / f"{pin.file}.{os.getpid()}"
-    part.write_bytes(data)
-    part.replace(cached)
+    save(cached, data, 0o644)
     return pin.file, data
 
 

@@ -10,6 +10,7 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tools.console import printable
 from tools.demo import UNITS
 
 LARGEST = 16384  # bytes of a payload that is looked at
@@ -24,11 +25,7 @@ NAME, TEXT = 64, 400  # characters
 
 
 def clean(text: str, most: int = NAME) -> str:
-    """The text without what moves a cursor, ends a line, or cannot be encoded."""
-    text = text[:most]
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text[:most])
 
 
 def utc(seconds: float) -> str:
