@@ -1,19 +1,26 @@
 """What is on a desk board before a test, and a broker with an account for it."""
 
+import os
 import subprocess
 from pathlib import Path
 from secrets import token_hex
 
 from littlefs import LittleFS
-from secure import Secure
+from secure import Authority, Secure
 from tools import desk
 from tools.build import build
 from tools.targets import find
 
 BLOCK = 4096  # bytes
+OURS = Authority("ours")
 # Of no other run, so that they can be looked for
 WORD = f"the-brokers-{token_hex(8)}"  # of the user "kitchen"
 WIFI = f"the-networks-{token_hex(8)}"
+
+
+def clean() -> dict[str, str]:
+    """An environment that answers nothing of what the tools may ask."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
 
 
 def program(name: str) -> dict[str, bytes]:

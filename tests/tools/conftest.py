@@ -1,22 +1,30 @@
 """The tools as their users call them, and a board on this desk to use them on."""
 
-import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
+import boards
 import pytest
+from boards import OURS, Protected, clean
 from brokers import BROKERS
 from littlefs import LittleFS
 from runtimes import ROOT
 from tools.desk import Board
-
-ENV = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
     """The broker that the tests share."""
     broker = BROKERS["mosquitto"](tmp_path_factory.mktemp("mosquitto"))
+    yield broker.start()
+    broker.kill()
+
+
+@pytest.fixture(scope="session")
+def protected(tmp_path_factory):
+    """The broker with an account."""
+    broker = Protected(tmp_path_factory.mktemp("protected"), OURS.issue("127.0.0.1"))
     yield broker.start()
     broker.kill()
 
@@ -29,7 +37,7 @@ def tools():
         return subprocess.run(
             [sys.executable, "-m", "tools", *map(str, args)],
             cwd=ROOT,
-            env=ENV | env,
+            env=clean() | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -45,6 +53,23 @@ def board(tmp_path):
     """A desk board with nothing on its flash."""
     with Board(tmp_path / "flash") as board:
         yield board
+
+
+@pytest.fixture(scope="session")
+def program():
+    return boards.program("unix")
+
+
+@pytest.fixture
+def start(program, tmp_path):
+    """Starts a desk board with the program and some more files, and without some."""
+    with ExitStack() as on_exit:
+
+        def start(files, without=()):
+            there = {k: v for k, v in (program | files).items() if k not in without}
+            return on_exit.enter_context(Board(boards.flash(tmp_path / "flash", there)))
+
+        yield start
 
 
 @pytest.fixture

@@ -7,48 +7,24 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
-import boards
 import pytest
 import serial
-from boards import WIFI, WORD, Protected
+from boards import OURS, WIFI, WORD, Protected, clean
 from processes import PATIENCE, until
 from runtimes import ROOT
 from secure import Authority
-from tools import desk
 from tools.console import BROKER, CABLE, CONFIG, FAILED
 from tools.doctor import Doctor
 from tools.targets import find
 
-OURS = Authority("ours")
-CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
 MEMORY = Path("/dev/shm")
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    broker = Protected(tmp_path_factory.mktemp("broker"), OURS.issue("127.0.0.1"))
-    yield broker.start()
-    broker.kill()
-
-
-@pytest.fixture(scope="module")
-def program():
-    return boards.program("unix")
-
-
 @pytest.fixture
-def start(program, tmp_path):
-    """A board with the program, some more files, and without some."""
-    with ExitStack() as on_exit:
-
-        def start(files, without=()):
-            there = {k: v for k, v in (program | files).items() if k not in without}
-            return on_exit.enter_context(desk.Board(boards.flash(tmp_path / "flash", there)))
-
-        yield start
+def broker(protected):
+    return protected
 
 
 def configured(port, word=WORD, **more):
@@ -79,7 +55,7 @@ def doctor(board, *args):
     call = [sys.executable, "-m", "tools", "doctor", "--board", "unix", "--json"]
     call += ["--port", board.port] if board else []
     done = subprocess.run(
-        [*call, *map(str, args)], cwd=ROOT, env=CLEAN, capture_output=True, text=True
+        [*call, *map(str, args)], cwd=ROOT, env=clean(), capture_output=True, text=True
     )
     assert not any(WORD in file.read_text() for file in MEMORY.glob("umqtt-*/secrets.json"))
     assert not done.stderr and WIFI not in done.stdout and WORD not in done.stdout, done
@@ -98,7 +74,7 @@ def test_all_is_well(start, broker, files):
     before = configured(broker.secure, tls=True)
     board = start(before)
     call = [sys.executable, "-m", "tools", "doctor", "--board", "unix", "--port", board.port]
-    done = subprocess.run(call, cwd=ROOT, env=CLEAN, capture_output=True, text=True)
+    done = subprocess.run(call, cwd=ROOT, env=clean(), capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done
     levels = re.findall(r"^(ok|warn|FAIL) +(\S+(?: board)?) ", done.stdout, re.MULTILINE)
     assert levels == [

@@ -26,9 +26,10 @@ from firmware.conftest import DESK, Firmware
 from processes import PATIENCE, until
 from runtimes import ROOT
 from secure import Authority, Secure
-from tools.monitor import listening
+from tools.console import BROKER, CABLE, CONFIG, DONE, FAILED, USAGE
 from tools.monitor.devices import LARGEST, MOST_DEVICES, MOST_VALUES, SLOTS, Devices, shown
 from tools.monitor.view import View, age, bars
+from tools.monitor.wait import listening
 
 ENV = {
     key: value
@@ -36,7 +37,6 @@ ENV = {
     if not key.startswith("UMQTT_") and key not in ("COLUMNS", "LINES", "NO_COLOR")
 } | {"TERM": "xterm-256color"}
 MONITOR = [sys.executable, "-m", "tools", "monitor"]
-BROKER, FAILED, USAGE, CABLE, CONFIG, DONE = 5, 1, 2, 3, 4, 0
 OURS = Authority("ours")
 
 

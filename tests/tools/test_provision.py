@@ -11,12 +11,10 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
 from pathlib import Path
 
-import boards
 import pytest
-from boards import BLOCK, WIFI, WORD, Protected
+from boards import BLOCK, OURS, WIFI, WORD, Protected, clean
 from paho.mqtt.publish import single
 from processes import PATIENCE
 from runtimes import ROOT
@@ -27,32 +25,11 @@ from tools.provision import fresh
 from tools.targets import find
 
 SECRETS = (WORD, WIFI, "a-wrong-Word")
-OURS = Authority("ours")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    broker = Protected(tmp_path_factory.mktemp("broker"), OURS.issue("127.0.0.1"))
-    yield broker.start()
-    broker.kill()
-
-
-@pytest.fixture(scope="module")
-def program():
-    return boards.program("unix")
 
 
 @pytest.fixture
-def start(program, tmp_path):
-    """A board with the program and some more files."""
-    with ExitStack() as on_exit:
-        yield lambda files: on_exit.enter_context(
-            desk.Board(boards.flash(tmp_path / "flash", program | files))
-        )
-
-
-def clean():
-    return {key: value for key, value in os.environ.items() if not key.startswith("UMQTT_")}
+def broker(protected):
+    return protected
 
 
 def provision(board, *args, **environment):

@@ -29,9 +29,6 @@ from tools.broker import connect
 from tools.console import DONE, USAGE, Failed, paint, say
 from tools.monitor import plot, record
 from tools.monitor.devices import LARGEST, Devices, Told, utc
-from tools.monitor.wait import listening, wait_for_device
-
-__all__ = ["arguments", "listening", "run", "wait_for_device"]
 
 PASSWORD = "UMQTT_PASSWORD"
 WAITING = 10_000  # messages that may wait to be taken

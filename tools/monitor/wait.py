@@ -68,9 +68,3 @@ def listening(settings: dict) -> Iterator[Listener]:
     finally:
         listener.client.disconnect()
         listener.client.loop_stop()
-
-
-def wait_for_device(settings: dict, seconds: float) -> dict | None:
-    """Listener.wait() for a device that is on its way already. Raises Failed for the broker."""
-    with listening(settings) as listener:
-        return listener.wait(seconds)
