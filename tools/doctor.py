@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from cryptography import x509
 from firmware import config
@@ -37,8 +36,8 @@ from tools.console import (
     printable,
     say,
 )
+from tools.draft import Draft, beside, collect
 from tools.programs import PATIENCE
-from tools.provision import Draft, collect, reader
 from tools.targets import Target, find
 
 DAYS = 30  # that a certificate should last
@@ -518,13 +517,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--no-board", action="store_true", help="look at the configuration and the broker only"
     )
     parser.add_argument("--json", action="store_true", help="a list of findings, for scripts")
-
-
-def beside(path: Path) -> dict[str, bytes]:
-    if not path.is_file():
-        raise Failed(f"{path}: no such file", CONFIG)
-    read = reader(path.parent)
-    return collect(lambda name: read(path.name if name == "config.json" else name))
 
 
 def examine(doctor: Doctor, args) -> None:

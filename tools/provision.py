@@ -25,23 +25,19 @@ import os
 import queue
 import re
 import shlex
-import ssl
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 from firmware import config
 
 from tools import broker, cable, deploy
-from tools.build import MPY, certificates
+from tools.build import MPY
 from tools.cable import Cable
 from tools.console import (
     BROKER,
-    CONFIG,
     DONE,
     FAILED,
     USAGE,
@@ -52,10 +48,11 @@ from tools.console import (
     printable,
     say,
 )
-from tools.files import private, save_all
+from tools.draft import NTP, QUESTIONS, Draft, Question, beside, collect, reader
+from tools.files import save_all
 from tools.targets import Target, find
 
-NTP = "pool.ntp.org"  # where TLS is wanted and no time server named
+AT_BROKER = QUESTIONS[5:]
 SENSORS = [{"type": "chip", "name": "chip"}]  # of a new board
 NONE = "-"  # the answer that takes away what is there
 LOOK = 0.1  # s between looking at what the broker and what the board say
@@ -76,262 +73,20 @@ HINTS = (
 )
 
 
-@dataclass(frozen=True)
-class Question:
-    name: str  # UMQTT_<NAME> in the environment
-    text: str
-    line: str  # how a mistake in the answer begins, as the firmware tells it; {} is the SSID
-    secret: bool = False
-    optional: bool = False
-
-
-QUESTIONS = (
-    Question("device", "name of the device", r"config\.json: device: "),
-    Question("prefix", "its topics begin with", r"config\.json: prefix: "),
-    Question(
-        "ssid",
-        "Wi-Fi network (SSID)",
-        r"config\.json: networks(\[0\])?(\.ssid)?: (?!no password)",
-    ),
-    Question(
-        "wifi_password",
-        "Wi-Fi password",
-        r"secrets\.json: networks\.{}: |config\.json: networks\[0\]\.ssid: no password",
-        secret=True,
-        optional=True,
-    ),
-    Question("country", "country (two letters; XX: any)", r"config\.json: wifi\.country: "),
-    Question("broker", "broker (host or host:port)", r"config\.json: broker(\[\d+\])?: "),
-    Question("tls", "TLS (y or n)", r"config\.json: tls: "),
-    Question(
-        "ca", "certificate of the broker's authority (file)", r"config\.json: tls\.ca: |ca\.pem: "
-    ),
-    Question("user", "user at the broker", r"secrets\.json: user: ", optional=True),
-    Question(
-        "password",
-        "password at the broker",
-        r"secrets\.json: password: ",
-        secret=True,
-        optional=True,
-    ),
-)
-AT_BROKER = QUESTIONS[5:]
-
-
-class Draft:
-    """A configuration in the making: config.json, secrets.json and the certificates."""
-
-    def __init__(self, files: dict[str, bytes], board: str, where: str):
-        self.board = board
-        self.files = dict(files)
-        self.ca = "FILE"  # where this machine has the authority's certificate
-        self.config = self._parse("config.json", where)
-        self.secrets = self._parse("secrets.json", where)
-
-    def _parse(self, name: str, where: str) -> dict:
-        try:
-            return config.parse(self.files.get(name, b"{}"))
-        except ValueError as error:
-            raise Failed(
-                f"{name} {where}: {error}. Mend it, or bring a whole one with --config FILE",
-                CONFIG,
-            ) from None
-
-    def contents(self) -> dict[str, bytes]:
-        """All files by name; those without a change as they came."""
-        found = dict(self.files)
-        for name, values in (("config.json", self.config), ("secrets.json", self.secrets)):
-            before = found.get(name)
-            if before is None and not values:
-                continue
-            if before is None or config.parse(before) != values:
-                text = json.dumps(values, indent=4, ensure_ascii=False)
-                found[name] = text.encode() + b"\n"
-        return found
-
-    def folder(self) -> AbstractContextManager[Path]:
-        """All of it, for what reads files."""
-        return private(self.contents())
-
-    def load(self) -> dict:
-        """What the firmware makes of it. ConfigError has one line for each mistake."""
-        with self.folder() as folder:
-            settings = config.load(str(folder / "config.json"), None, self.board)
-            broker.tls_context(settings)  # the certificates can be used
-            return settings
-
-    def mistakes(self) -> list[str]:
-        try:
-            self.load()
-        except (config.ConfigError, Failed) as error:
-            lines = str(error).split("\n")
-            if any(line.startswith("secrets.json: networks.") for line in lines):
-                # one that is wrong is not missing, too
-                lines = [line for line in lines if ": no password; " not in line]
-            return lines
-        return []
-
-    # Answers
-
-    def network(self) -> dict:
-        networks = self.config.get("networks")
-        first = networks[0] if isinstance(networks, list) and networks else None
-        return first if isinstance(first, dict) else {}
-
-    def asked(self, name: str) -> bool:
-        """Whether the question arises, after the answers so far."""
-        if name in ("wifi_password", "country"):
-            return bool(self.network())
-        if name == "ca":
-            tls = self.config.get("tls")
-            return tls is True or isinstance(tls, dict) and tls.get("verify") is not False
-        return name != "password" or bool(self.secrets.get("user"))
-
-    def get(self, name: str) -> str | None:
-        """The answer as it stands, as text; None where there is none."""
-        if name == "ssid":
-            found = self.network().get("ssid")
-        elif name == "wifi_password":
-            ssid = self.network().get("ssid")
-            found = _table(self.secrets, "networks").get(ssid, self.network().get("password"))
-        elif name == "country":
-            found = _table(self.config, "wifi").get("country", "XX")
-        elif name == "tls":
-            found = "y" if self.config.get("tls") else "n"
-        elif name == "ca":
-            found = next(iter(certificates(self.config)), None)
-            found = found if found in self.files else None
-        elif name in ("user", "password"):
-            found = self.secrets.get(name)
-        else:
-            found = self.config.get(name, {"device": "desk", "prefix": "home"}.get(name))
-            if isinstance(found, list):
-                found = ", ".join(map(str, found))
-        return None if found is None else str(found)
-
-    def put(self, name: str, text: str) -> None:
-        """Take an answer. ValueError says what was expected, where the firmware could not."""
-        try:
-            text.encode()
-        except UnicodeError:
-            raise ValueError("expected text in UTF-8") from None
-        getattr(self, f"_put_{name}", lambda text: self.config.update({name: text}))(text)
-
-    def _put_ssid(self, ssid: str) -> None:
-        networks = self.config.get("networks")
-        networks = list(networks) if isinstance(networks, list) else []
-        known = [one for one in networks if isinstance(one, dict) and one.get("ssid") == ssid]
-        if known:
-            networks.remove(known[0])
-        elif networks:
-            old = networks.pop(0)  # whose address and password are of no use to another
-            if isinstance(old, dict):
-                _table(self.secrets, "networks").pop(old.get("ssid"), None)
-        self.config["networks"] = [known[0] if known else {"ssid": ssid}, *networks]
-
-    def _put_wifi_password(self, word: str) -> None:
-        network = self.network()
-        if not network:
-            raise ValueError("expected a network for it: UMQTT_SSID")
-        words = _table(self.secrets, "networks")
-        if word:
-            network.pop("password", None)
-            words[network.get("ssid")] = word
-            self.secrets["networks"] = words
-        else:
-            network["password"] = ""
-            words.pop(network.get("ssid"), None)
-
-    def _put_country(self, text: str) -> None:
-        self.config["wifi"] = _table(self.config, "wifi") | {"country": text}
-
-    def _put_broker(self, text: str) -> None:
-        several = [one.strip() for one in text.split(",")]
-        self.config["broker"] = several if len(several) > 1 else text
-
-    def _put_tls(self, text: str) -> None:
-        on = text.lower() in ("y", "yes", "true")
-        if not on and text.lower() not in ("n", "no", "false"):
-            raise ValueError("expected y or n, true or false")
-        if not on:
-            self.config["tls"] = False
-        elif not self.config.get("tls"):
-            self.config["tls"] = True
-        if on and not self.config.get("ntp"):  # certificates are valid from a date on
-            self.config["ntp"] = NTP
-
-    def _put_ca(self, text: str) -> None:
-        try:
-            data = Path(text).expanduser().read_bytes()
-            ssl.create_default_context(cadata=data.decode() if b"-----" in data else data)
-        except (OSError, ValueError) as error:
-            what = getattr(error, "strerror", None) or "there is no certificate in it"
-            raise ValueError(f"{text}: {what}; expected a certificate's file, in PEM") from None
-        self.files["ca.pem"] = data
-        self.ca = text
-        tls = self.config.get("tls")
-        self.config["tls"] = tls | {"ca": "ca.pem"} if isinstance(tls, dict) else True
-
-    def _put_user(self, text: str) -> None:
-        if text != self.secrets.get("user"):
-            self.secrets.pop("password", None)
-        self.secrets["user"] = text
-        if not text:
-            self.secrets.pop("user")
-
-    def _put_password(self, text: str) -> None:
-        self.secrets["password"] = text
-        if not text:
-            self.secrets.pop("password")
-
-    # Asking
-
-    def own(self, question: Question, lines: list[str]) -> list[str]:
-        """Those of the mistakes that are this answer's."""
-        ssid = re.escape(str(self.network().get("ssid")))
-        return [line for line in lines if re.match(question.line.replace("{}", ssid), line)]
-
-    def fill(self, environment: Mapping[str, str]) -> dict[Question, list[str]]:
-        """Take the answers in the environment; returns them, and what is wrong with each."""
-        wanted = {q: f"UMQTT_{q.name.upper()}" for q in QUESTIONS}
-        given: dict[Question, list[str]] = {}
-        if "UMQTT_CA" in environment:
-            environment = {"UMQTT_TLS": "true", **environment}
-        for question, name in wanted.items():
-            text = environment.get(name)
-            if text is None or question.name == "ca" and not self.asked("ca"):
-                continue
-            given[question] = []
+def ask(draft: Draft, questions: tuple[Question, ...]) -> None:
+    """Ask what arises, each until the answer fits."""
+    for question in questions:
+        wrong = [""]
+        while wrong and draft.asked(question.name):
             try:
-                self.put(question.name, text)
+                text = answer(question, draft.get(question.name))
+                if text is not None:
+                    draft.put(question.name, text)
+                wrong = draft.own(question, draft.mistakes())
             except ValueError as error:
-                given[question] = [f"environment: {name}: {error}"]
-        mistakes = self.mistakes() if given else []
-        for question in given:
-            for line in self.own(question, mistakes):
-                text = line.split(": ", 2)[-1]
-                given[question].append(f"environment: {wanted[question]}: {text}")
-        return given
-
-    def ask(self, questions: tuple[Question, ...]) -> None:
-        """Ask what arises, each until the answer fits."""
-        for question in questions:
-            wrong = [""]
-            while wrong and self.asked(question.name):
-                try:
-                    text = answer(question, self.get(question.name))
-                    if text is not None:
-                        self.put(question.name, text)
-                    wrong = self.own(question, self.mistakes())
-                except ValueError as error:
-                    wrong = [str(error)]
-                for line in wrong:
-                    say(paint(f"  {line}", "red"))
-
-
-def _table(found: dict, key: str) -> dict:
-    value = found.get(key)
-    return value if isinstance(value, dict) else {}
+                wrong = [str(error)]
+            for line in wrong:
+                say(paint(f"  {line}", "red"))
 
 
 def answer(question: Question, now: str | None) -> str | None:
@@ -362,28 +117,6 @@ def answer(question: Question, now: str | None) -> str | None:
 # Where a configuration comes from
 
 
-def collect(read: Callable[[str], bytes | None]) -> dict[str, bytes]:
-    """What is there of a configuration, by name; read() returns None where there is no file."""
-    names = ["config.json", "secrets.json"]
-    found = {name: data for name in names if (data := read(name)) is not None}
-    with contextlib.suppress(ValueError):
-        for name in certificates(config.parse(found.get("config.json", b"{}"))):
-            data = read(name)
-            if data is not None:
-                found[name] = data
-    return found
-
-
-def reader(folder: Path) -> Callable[[str], bytes | None]:
-    def read(name: str) -> bytes | None:
-        try:
-            return (folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    return read
-
-
 def fresh(target: Target) -> dict:
     """What a new board begins with: the example, but for what is somebody else's in it."""
     found = config.parse((target.folder / "config.json").read_bytes())
@@ -408,12 +141,7 @@ def begin(target: Target, own: dict[str, bytes], where: str) -> Draft:
 def prepare(args, target: Target, own: dict[str, bytes], where: str) -> tuple[Draft, bool]:
     """The configuration that is wanted, and whether somebody was asked. ConfigError, Failed."""
     if args.config:
-        try:
-            args.config.read_bytes()
-        except OSError as error:
-            raise Failed(f"{args.config}: {error.strerror}", CONFIG) from None
-        read = reader(args.config.parent)
-        given = collect(lambda name: read(args.config.name if name == "config.json" else name))
+        given = beside(args.config)
         kept = {name: own[name] for name in ("secrets.json",) if name in own}
         draft = Draft(kept | given, target.name, f"beside {args.config}")
     else:
@@ -452,7 +180,7 @@ def converse(draft: Draft, given: dict[Question, list[str]]) -> None:
     hopeless = [line for line in lines if line not in ours]
     if hopeless:
         raise config.ConfigError("\n".join(hopeless))
-    draft.ask(tuple(question for question in QUESTIONS if given.get(question) != []))
+    ask(draft, tuple(question for question in QUESTIONS if given.get(question) != []))
 
 
 def reach(draft: Draft, asks: bool) -> tuple[dict, "Heard"]:
@@ -469,7 +197,7 @@ def reach(draft: Draft, asks: bool) -> tuple[dict, "Heard"]:
             if not asks:
                 raise Failed(text, BROKER) from None
             say(paint(text, "red"))
-        draft.ask(AT_BROKER)
+        ask(draft, AT_BROKER)
 
 
 # Coming online
