@@ -55,6 +55,17 @@ def progress(label: str, total: int, unit: str = "bytes"):
         yield lambda n: bars.advance(task, n)
 
 
+FOREVER = 10**9  # seconds
+
+
+def seconds(text: str) -> float:
+    """An argument's type."""
+    value = float(text)
+    if not 0 < value < FOREVER:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value
+
+
 def add_board(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     parser.add_argument(
         "--board",

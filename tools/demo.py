@@ -16,15 +16,13 @@ import paho.mqtt.client as mqtt
 from firmware import config
 
 from tools.broker import connect
-from tools.console import ROOT, Failed, paint, printable, say
+from tools.console import FOREVER, ROOT, Failed, paint, printable, say
+from tools.monitor.devices import UNITS
 from tools.programs import PATIENCE, end_process, find_micropython, start_broker
 
 BOARD = ROOT / "boards" / "unix"
-# of what the discovery messages have not told yet, in the order in which values are shown
-UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
 OTHERS = ("status", "info", "diagnostics", "response", "crash")  # topics that are no sensors
 HEAP = "256k"  # the desk takes twice what a board of 32 bits takes
-FOREVER = 10**9  # seconds
 RESET = 3  # exit code of a firmware that is to be started again
 WIDTH = 12  # of the column of topics
 

@@ -47,6 +47,7 @@ from tools.console import (
     paint,
     printable,
     say,
+    seconds,
 )
 from tools.draft import NTP, QUESTIONS, Draft, Question, beside, collect, reader
 from tools.files import save_all
@@ -338,13 +339,6 @@ def next_command(args, draft: Draft, settings: dict) -> str:
 
 
 # The command
-
-
-def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
-    return value
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ from tools.console import (
     CABLE,
     CONFIG,
     DONE,
+    FOREVER,
     ROOT,
     Failed,
     add_board,
@@ -38,8 +39,9 @@ from tools.console import (
     add_port,
     paint,
     say,
+    seconds,
 )
-from tools.demo import FOREVER, demo
+from tools.demo import demo
 from tools.targets import Target, find
 
 LOOK = 0.5  # seconds between two looks at the sources
@@ -474,13 +476,6 @@ def connect(board: Cable, loop: Loop, args, first: bool) -> None:
     if first:
         end = "Ctrl-C" + (f", or after {args.seconds:g} s" if args.seconds else "")
         note(f"{board.machine}, MicroPython {board.version}, runs the working tree; end: {end}")
-
-
-def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < FOREVER:
-        raise ValueError
-    return value
 
 
 def arguments(parser) -> None:

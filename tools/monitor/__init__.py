@@ -26,20 +26,13 @@ from urllib.parse import urlsplit
 from firmware import config
 
 from tools.broker import connect
-from tools.console import DONE, USAGE, Failed, paint, say
+from tools.console import DONE, FOREVER, USAGE, Failed, paint, say, seconds
 from tools.monitor import plot, record
 from tools.monitor.devices import LARGEST, Devices, Told, utc
 
 PASSWORD = "UMQTT_PASSWORD"
 WAITING = 10_000  # messages that may wait to be taken
 SLICE = 0.1  # s in which messages are taken before the screen's turn
-
-
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return value
 
 
 def window(text: str) -> float:
@@ -94,7 +87,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--plain", action="store_true", help="one line a message")
     how.add_argument(
-        "--seconds", type=positive, help="end after this time, and fail if no reading came"
+        "--seconds", type=seconds, help="end after this time, and fail if no reading came"
     )
     into = parser.add_argument_group("what to keep")
     into.add_argument("--csv", type=Path, metavar="FILE", help="append all readings to a table")
@@ -289,7 +282,7 @@ class Monitor:
 
     def run(self) -> None:
         """Until --seconds are over."""
-        end = time.monotonic() + (self.args.seconds or 1e9)
+        end = time.monotonic() + (self.args.seconds or FOREVER)
         changed = True
         while (left := end - time.monotonic()) > 0:
             if self.screen:

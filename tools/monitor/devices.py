@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tools.console import printable
-from tools.demo import UNITS
 
+# of what the discovery messages have not told yet, in the order in which values are shown
+UNITS = {"temperature": "°C", "humidity": "%", "pressure": "hPa"}
 LARGEST = 16384  # bytes of a payload that is looked at
 HUGE = 1e38  # what a device's float holds
 SLOTS = 120  # of a chart

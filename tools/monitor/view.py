@@ -11,8 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tools.console import Failed
-from tools.demo import UNITS
-from tools.monitor.devices import Device, Devices, shown
+from tools.monitor.devices import UNITS, Device, Devices, shown
 
 REDRAW = 0.25  # s between two frames at least
 BARS = "▁▂▃▄▅▆▇█"
