@@ -597,15 +597,9 @@ def deploy(device: Device, folder: Path) -> str:
     """Bring it to the board at its port; returns what was done."""
     from tools import deploy
     from tools.cable import Cable
-    from tools.console import CABLE
 
     with Cable(str(device.cells["port"])) as board:
         board.check(device.target)
-        try:
-            sent = deploy.deploy(board, device.target, folder / "config.json")
-        except Failed as error:
-            if error.code != CABLE:
-                board.reset()  # the old program goes on
-            raise
+        sent = deploy.deploy(board, device.target, folder / "config.json")
         board.reset()
     return f"{len(sent)} files sent" if sent else "nothing to send"

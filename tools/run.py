@@ -446,12 +446,7 @@ def on_board(args, target: Target) -> int:
                 if own is None and not loop.config:
                     loop.config = target.folder / "config.json"
                     loop.seen = loop.stamps()
-                try:
-                    loop.run(board, own)
-                except (Failed, ConfigError) as error:
-                    if getattr(error, "code", CONFIG) != CABLE:
-                        board.reset()
-                    raise
+                loop.run(board, own)
                 note(f"{board.machine} goes on with its own program:")
                 deploy.start(board)
                 return DONE if loop.signal in (0, signal.SIGINT) else 128 + loop.signal
@@ -462,17 +457,13 @@ def on_board(args, target: Target) -> int:
 
 
 def connect(board: Cable, loop: Loop, args, first: bool) -> None:
-    """Failed if it is not a board for the tree, which then goes on as before."""
-    try:
-        board.check(loop.target)
-        if board.mpy != MPY and not args.source:
-            raise Failed(
-                f"the MicroPython at {board.port} does not read .mpy files of version {MPY}: "
-                "--source mounts the sources"
-            )
-    except Failed:
-        board.reset()
-        raise
+    """Failed if it is not a board for the tree."""
+    board.check(loop.target)
+    if board.mpy != MPY and not args.source:
+        raise Failed(
+            f"the MicroPython at {board.port} does not read .mpy files of version {MPY}: "
+            "--source mounts the sources"
+        )
     if first:
         end = "Ctrl-C" + (f", or after {args.seconds:g} s" if args.seconds else "")
         note(f"{board.machine}, MicroPython {board.version}, runs the working tree; end: {end}")
