@@ -28,9 +28,9 @@ PATIENCE = 4  # seconds for an answer
 WHO = """\
 import gc, os, sys
 f = w = r = None
-if os.getcwd().startswith('/remote'):
- os.chdir('/')
- os.umount('/remote')
+mounted = os.getcwd().startswith('/remote')
+if mounted or sys.platform != 'linux': os.chdir('/')
+if mounted: os.umount('/remote')
 gc.collect()
 i = sys.implementation
 print((sys.platform, i.version, getattr(i, '_mpy', 0) & 255, getattr(i, '_machine', '?'),
@@ -51,20 +51,45 @@ def f(n):
  except OSError: pass
 for n in %r: print(repr(n), ':', repr(f(n)), ',')
 """
+# Where a terminal controls no process, no Ctrl-C becomes a signal: the desk's program looks for one
+# each time that it feeds its watchdog; what comes behind it is the REPL's.
+KEYS = """\
+import os, select, sys
+signals = not os.system('(stty isig < /dev/tty) 2> /dev/null')
+class Keys:
+ def __init__(self, dog):
+  self.dog = dog
+  self.keys = select.poll()
+  self.keys.register(sys.stdin, select.POLLIN)
+ def feed(self):
+  self.dog.feed()
+  while self.keys and self.keys.poll(0):
+   if sys.stdin.buffer.read(1) == b'\\x03':
+    self.keys = None
+    raise KeyboardInterrupt
+"""
 # A soft reset would end the desk's process, and its raw REPL lets no Ctrl-C through.
-DESK_RESET = """\
-import os, sys
+DESK_RESET = (
+    KEYS
+    + """\
 if 'lib' not in sys.path and '/lib' not in sys.path: sys.path.append('lib')
-again = not os.system('stty isig < /dev/tty 2> /dev/null')
-if not again: print('not started: no Ctrl-C would end it, as this terminal controls no process')
+def listen():
+ if signals: return
+ import board
+ watchdog = board.watchdog
+ board.watchdog = lambda ms: Keys(watchdog(ms))
+again = True
 try:
  while again:
   sys.modules.clear()
-  try: exec(open('main.py').read(), {'__name__': '__main__'})
+  try:
+   listen()
+   exec(open('main.py').read(), {'__name__': '__main__'})
   except SystemExit as e: again = e.args and e.args[0] == 3
   else: again = False
 finally: os.system('stty -isig')
 """
+)
 
 
 @dataclass(frozen=True)

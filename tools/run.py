@@ -60,10 +60,11 @@ RESET = re.compile(r"\brst:0x[0-9a-f]+ \(|^MPY: soft reboot|^MicroPython .* on \
 SETUP = """\
 import gc, os, sys
 gc.threshold(8192)
-os.chdir('/')
+os.chdir(%r)
 path = sys.path[:]
 feeder = ended = None
 def keys(on): pass
+def dog(watched): return watched
 def start(config, cause):
  global feeder, ended
  feeder = getattr(sys.modules.get('board'), '_feeder', None) or feeder
@@ -81,7 +82,7 @@ def start(config, cause):
    global feeder
    if feeder: feeder.deinit()
    feeder = None
-   return watchdog(ms)
+   return dog(watchdog(ms))
   def stop(code):
    global ended
    ended = code
@@ -117,9 +118,12 @@ try: os.umount('/remote')
 except OSError: pass
 """
 # The desk's terminal makes a signal of Ctrl-C, or hands on all bytes as the mount needs them.
-DESK = """\
+DESK = f"""\
+{cable.KEYS}
 import termios
+if not signals: dog = Keys
 def keys(on):
+ on = on and signals
  t = termios.tcgetattr(0)
  t[3] = t[3] | 1 if on else t[3] & ~1
  termios.tcsetattr(0, termios.TCSANOW, t)
@@ -146,7 +150,7 @@ class Program:
         self.board.exec(UNMOUNT)
         with self.board.watch():
             self.board.transport.mount_local(str(self.folder))
-        self.board.exec(SETUP)
+        self.board.exec(SETUP % self.board.root)
         if self.board.platform == "linux":
             self.board.exec(DESK)
 
@@ -357,7 +361,8 @@ class Loop:
             program.unmount()
 
     def turns(self, program: Program, own: bytes | None) -> None:
-        config = MOUNT + "/config.json" if own is None else "/config.json"
+        folder = MOUNT if own is None else program.board.root.rstrip("/")
+        config = f"{folder}/config.json"
         cause, why = "power", "start"
         while not self.over:
             if why and not self.prepare(program.folder, own):
@@ -442,7 +447,7 @@ def on_board(args, target: Target) -> int:
             with Cable(port) as board:
                 connect(board, loop, args, first=not connected)
                 connected = True
-                own = None if args.config else board.read("/config.json")
+                own = None if args.config else board.read("config.json")
                 if own is None and not loop.config:
                     loop.config = target.folder / "config.json"
                     loop.seen = loop.stamps()
