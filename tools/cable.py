@@ -51,8 +51,8 @@ def f(n):
  except OSError: pass
 for n in %r: print(repr(n), ':', repr(f(n)), ',')
 """
-# Where a terminal controls no process, no Ctrl-C becomes a signal: the desk's program looks for one
-# each time that it feeds its watchdog; what comes behind it is the REPL's.
+# Where a terminal controls no process, Ctrl-C is no signal: the desk's program looks for one each
+# time that it feeds its watchdog; what comes behind it is the REPL's.
 KEYS = """\
 import os, select, sys
 signals = not os.system('(stty isig < /dev/tty) 2> /dev/null')
@@ -182,6 +182,7 @@ class Cable:
     def __init__(self, port: str):
         self.port = port
         self.transport: SerialTransport | None = None
+        self.platform = ""  # until it is known
 
     def __enter__(self) -> "Cable":
         try:
@@ -192,11 +193,10 @@ class Cable:
         if sock:  # else each small write waits for an acknowledgement that is delayed
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            with self.watch():
-                self._interrupt()
-            told = ast.literal_eval(self.exec(WHO))
-        except BaseException:
-            self.close()
+            self._interrupt()
+            told = self.told(self.exec(WHO))
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         self.platform, version, self.mpy, self.machine, self.root, free = told
         self.version = ".".join(map(str, version[:3]))
@@ -207,6 +207,7 @@ class Cable:
         if self.transport and self.transport.in_raw_repl:
             with contextlib.suppress(Exception):
                 if error and getattr(error, "code", None) != CABLE:
+                    self._interrupt()  # what it was about
                     self.reset()
                 else:
                     self.transport.exit_raw_repl()
@@ -219,11 +220,13 @@ class Cable:
             self.transport = None
 
     def _interrupt(self) -> None:
+        self.transport.in_raw_repl = True  # or on the way there: its program is to go on
         for attempt in (1, 2):  # some boards are reset when their port is opened, and start first
             try:
-                self.transport.enter_raw_repl(soft_reset=False, timeout_overall=PATIENCE)
+                with self.watch():
+                    self.transport.enter_raw_repl(soft_reset=False, timeout_overall=PATIENCE)
                 return
-            except TransportError:
+            except Failed:
                 if attempt == 2:
                     raise
 
@@ -241,12 +244,17 @@ class Cable:
                 "(`flash`)? Press its reset button, and look whether another program has the port",
                 CABLE,
             ) from None
+        except (ValueError, SyntaxError):
+            raise Failed(
+                f"the answer of the board at {self.port} makes no sense: does a thread or a timer "
+                "of its program print? Reset it, and do this again"
+            ) from None
         except OSError as error:  # pyserial's, too
             if path and error.args[1:] == (path,):  # mpremote's form of the board's
                 raise Refused(self.port, error) from None
             raise Failed(
-                f"the cable to {self.port} was cut ({error}): the board has its old program; "
-                "connect it and do this again",
+                f"the cable to {self.port} was cut ({error}): the board has its old program, or, "
+                "if that was at the very end, the new one; connect it and do this again",
                 CABLE,
             ) from None
 
@@ -272,6 +280,11 @@ class Cable:
     def eval(self, expression: str):
         with self.watch():
             return self.transport.eval(expression)
+
+    def told(self, text: str):
+        """What the board has said, as a value."""
+        with self.watch():
+            return ast.literal_eval(text.strip())
 
     # Files
 
@@ -300,13 +313,14 @@ class Cable:
 
     def hashes(self, paths: list[str]) -> dict[str, str | None]:
         """SHA-256 of each file, in hex; None where there is none."""
-        return ast.literal_eval("{" + self.exec(HASHES % paths) + "}")
+        return self.told("{" + self.exec(HASHES % paths) + "}")
 
     # The program
 
     def reset(self) -> None:
         """Soft reset: boot.py and main.py run. What they print comes by lines()."""
         with self.watch():
+            self.platform = self.platform or self.eval("__import__('sys').platform")
             if self.platform == "linux":
                 self.transport.exec_raw_no_follow(DESK_RESET)
             else:

@@ -9,9 +9,9 @@ board without one gets that of boards/<board>/. With --config it gets that one, 
 and certificates from beside it.
 """
 
-import ast
 import errno
 import json
+import re
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -43,8 +43,15 @@ def f(d):
  for e in os.ilistdir(d or '.'):
   n = d + '/' + e[0] if d else e[0]
   if n.endswith('.new'): print(repr(n), end=',')
-  elif e[1] == 0x4000 and n.startswith('lib'): f(n)
+  elif e[1] == 0x4000 and n[:4] in ('lib', 'lib/'): f(n)
 f('')
+"""
+FOLDERS = """\
+import os
+for n in %r:
+ try:
+  if os.stat(n)[0] & 0x4000: print(repr(n), end=',')
+ except OSError: pass
 """
 FREE = "(lambda s: s[0] * s[3])(__import__('os').statvfs('.'))"
 FINISH = (ROOT / "firmware/update.py").read_text() + "\nfinish()\n"
@@ -69,6 +76,11 @@ def send(cable: Cable, files: dict[str, bytes], remove: tuple[str, ...] = ()) ->
         name: data for name, data in changed.items() if there.get(f"{name}.new") != wanted[name]
     }
     remove_files(cable, [name for name in come if name.removesuffix(".new") not in changed])
+    for name in cable.told(f"[{cable.exec(FOLDERS % list(changed))}]"):
+        raise Failed(
+            f"{name} is a folder on the board at {cable.port}, where a file belongs; look into it "
+            f"(`mpremote ls :{name}`), and remove it (`mpremote rm -r :{name}`)"
+        )
     make_folders(cable, changed)
     try:
         room = cable.eval(FREE)
@@ -78,15 +90,16 @@ def send(cable: Cable, files: dict[str, bytes], remove: tuple[str, ...] = ()) ->
         with progress("sending", sum(map(len, todo.values()))) as advance:
             for name, data in todo.items():
                 cable.write(f"{name}.new", data, advance)
-        come = [f"{name}.new" for name in changed]
-        there = cable.hashes(come)
-        for name in changed:
-            if there[f"{name}.new"] != wanted[name]:
+        # These two go on with the others after a power cut, whatever was there before
+        order = sorted(changed, key=lambda name: (name != "lib/update.mpy", name != "main.py"))
+        lines = [f"+{name}\n" for name in order] + [f"-{name}\n" for name in gone]
+        journal = "".join(lines).encode()
+        cable.write("update.tmp", journal)
+        come = {f"{name}.new": wanted[name] for name in changed}
+        come["update.tmp"] = sha256(journal).hexdigest()
+        for name, there in cable.hashes(list(come)).items():
+            if there != come[name]:
                 raise Failed(f"{name} did not arrive whole at {cable.port}: do this again")
-        # main.py needs update.mpy: at any moment in between, a start finds both or neither
-        order = sorted(changed, key=lambda name: (name == "main.py", name != "lib/update.mpy"))
-        journal = [f"+{name}" for name in order] + [f"-{name}" for name in gone]
-        cable.write("update.tmp", "".join(f"{line}\n" for line in journal).encode())
     except Refused as error:
         remove_files(cable, [*(f"{name}.new" for name in changed), "update.tmp"])
         if error.errno == errno.ENOSPC:
@@ -106,7 +119,7 @@ def full(cable: Cable, need: int, room: int) -> Failed:
 
 def cable_new(cable: Cable) -> list[str]:
     """What has come and was not put in its place."""
-    return ast.literal_eval(f"[{cable.exec(NEW)}]")
+    return cable.told(f"[{cable.exec(NEW)}]")
 
 
 def remove_files(cable: Cable, names: list[str]) -> None:
@@ -121,10 +134,11 @@ def make_folders(cable: Cable, names) -> None:
 
 
 def old_files(cable: Cable) -> list[str]:
-    """What the last deploy has put there."""
+    """What the last deploy has put into lib/; no file of somebody else's, whatever is said."""
     try:
-        return list(json.loads(cable.read("manifest.json") or b"{}").get("files", ()))
-    except (ValueError, AttributeError):
+        found = json.loads(cable.read("manifest.json") or b"{}").get("files", ())
+        return [name for name in found if re.fullmatch(r"lib(/\w+)+\.mpy", name)]
+    except (ValueError, AttributeError, TypeError):
         return []
 
 
