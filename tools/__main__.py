@@ -67,8 +67,8 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # whoever reads us has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
-        code, text = FAILED, str(error)
+    except OSError as error:  # of this machine: a folder that cannot be written, a full disk
+        code, text = FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error)
     sys.stdout.flush()
     print(f"{name}: {text}", file=sys.stderr)
     return code
