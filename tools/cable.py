@@ -23,6 +23,7 @@ from tools.targets import Target
 # Bytes written at once: what a board compiles for that must find room in its heap.
 SMALLEST, LARGEST = 256, 2048
 PATIENCE = 4  # seconds for an answer
+NOISE = 30  # seconds for one among all else that comes
 # A mount whose cable was cut would hang all that looks for files; and a file that mpremote was
 # writing then is still open, in these names: its end would be written over the next one.
 WHO = """\
@@ -170,6 +171,16 @@ def explain(port: str) -> str:
         return f"{port} cannot be opened: {error}"
 
 
+class Transport(SerialTransport):
+    """mpremote's, which would wait for ever while a board that was reset prints what it likes."""
+
+    def read_until(
+        self, min_num_bytes, ending, timeout=10, data_consumer=None, timeout_overall=None
+    ):
+        overall = timeout_overall or max(timeout or 0, NOISE)
+        return super().read_until(min_num_bytes, ending, timeout, data_consumer, overall)
+
+
 class Cable:
     """A board's raw REPL. Its program is interrupted, and stays so until reset().
 
@@ -181,12 +192,12 @@ class Cable:
 
     def __init__(self, port: str):
         self.port = port
-        self.transport: SerialTransport | None = None
+        self.transport: Transport | None = None
         self.platform = ""  # until it is known
 
     def __enter__(self) -> "Cable":
         try:
-            self.transport = SerialTransport(self.port, timeout=PATIENCE)
+            self.transport = Transport(self.port, timeout=PATIENCE)
         except (TransportError, ValueError):
             raise Failed(explain(self.port), CABLE) from None
         sock = getattr(self.transport.serial, "_socket", None)

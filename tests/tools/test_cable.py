@@ -144,3 +144,46 @@ def test_a_board_raises(board):
         with pytest.raises(Failed, match="cannot use no/where: no such file"):
             cable.write("no/where", b"")
     assert cable.transport is None
+
+
+CHATTY = b"import time\nwhile True:\n    print('ali' + 've')\n    time.sleep(0.05)\n"
+
+
+@pytest.fixture
+def chatty(board):
+    """A board whose program prints all the time."""
+    with Cable(board.port) as cable:
+        cable.write("main.py", CHATTY)
+        cable.reset()
+    return board
+
+
+def goes_on(board):
+    with socket.create_connection(board.server.getsockname()[:2]) as host, host.makefile() as text:
+        host.settimeout(10)
+        return any(line == "alive\n" for line in text)
+
+
+def test_ctrl_c_has_the_program_go_on(chatty, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert goes_on(chatty)
+    for step in ("told", "hashes"):  # while it connects, and later
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Cable, step, interrupted)
+            with Cable(chatty.port) as cable:
+                cable.hashes(["main.py"])
+        assert goes_on(chatty)
+
+
+def test_a_board_that_was_reset_is_not_waited_for_for_ever(chatty, monkeypatch):
+    monkeypatch.setattr(cable, "NOISE", 1)
+    with Cable(chatty.port) as one:
+        chatty.restart()
+        assert b"alive" in one.transport.read_until(1, b"no such end", timeout=1)
+
+
+def test_an_answer_makes_no_sense(board):
+    with Cable(board.port) as one, pytest.raises(Failed, match="makes no sense"):
+        one.told("noise (1, 2)")

@@ -1,13 +1,14 @@
 """`deploy` onto a board on this desk, by the real mpremote."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from firmware import update
 from runtimes import ROOT
-from tools import build, deploy, targets
+from tools import build, deploy, desk, targets
 from tools.cable import Cable
 from tools.console import CABLE, Failed
 from tools.desk import Board
@@ -207,6 +208,46 @@ def test_main_goes_on_with_what_the_power_cut_short(board, files):
     with Cable(board.port) as cable:
         assert cable.read("update.txt") is None
         assert cable.read("lib/node.py") == b"print('the new one')"
+
+
+def test_a_folder_is_in_the_way(board, tree, files):
+    """Seen before the last step, which could not be done then."""
+    old, new = tree
+    send(board, {"lib/more/c.py/theirs": b"1"} | old)
+    with pytest.raises(Failed, match="lib/more/c.py is a folder"):
+        send(board, new)
+    assert files(board) == {"lib/more/c.py/theirs": b"1"} | old
+
+
+def test_a_manifest_names_files_of_others(board):
+    names = ["lib/a.mpy", "lib/sub/b.mpy", "secrets.json", "../a.mpy", "lib/../a.mpy", 1]
+    with Cable(board.port) as cable:
+        cable.write("manifest.json", json.dumps({"files": names[:5]}).encode())
+        assert deploy.old_files(cable) == names[:2]
+        cable.write("manifest.json", json.dumps({"files": names}).encode())
+        assert deploy.old_files(cable) == []
+
+
+def test_a_terminal_that_controls_no_process(tools, tmp_path, monkeypatch):
+    """The plain unix port in some folder: Ctrl-C is no signal there, and the end is the end."""
+    monkeypatch.setattr(desk, "_own_terminal", lambda inside: os.setsid())
+    board = Board(tmp_path / "flash")
+    board.call = board.call[:1]
+    call = ("--board", "unix", "--port", board.port)
+    with board:
+        done = tools("deploy", *call)
+        assert done.returncode == 0 and "disconnected" in done.stdout, done.stdout
+        done = tools("run", *call, "--seconds", "1")
+        assert done.returncode == 0 and done.stdout.count("disconnected") > 1, done.stdout
+        done = tools("deploy", *call)
+        assert done.returncode == 0 and "nothing to send" in done.stdout, done.stdout
+        assert board.starts == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "lib",
+        "main.py",
+        "manifest.json",
+    ]
 
 
 @pytest.mark.parametrize("told", [True, False])
