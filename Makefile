@@ -55,7 +55,7 @@ provision: $(READY) ## Wi-Fi, broker and secrets onto a board BOARD=esp32 [PORT=
 	@$(RUN) tools provision $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
 
 monitor: $(READY) ## what devices publish, live [CONFIG=file | BROKER=host:port] [PORT=...]
-	@$(RUN) tools monitor $(BOARD_) $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) $(ARGS)
+	@$(RUN) tools monitor $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) $(ARGS)
 
 doctor: $(READY) ## what is wrong with a board, its configuration or its broker BOARD=esp32 [PORT=...]
 	@$(RUN) tools doctor $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)

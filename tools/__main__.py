@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:  # of this machine: a folder that cannot be written, a full disk
-        code, text = FAILED, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        code, text = FAILED, ": ".join(map(str, filter(None, (error.filename, error.strerror))))
     sys.stdout.flush()
     print(f"{name}: {text}", file=sys.stderr)
     return code

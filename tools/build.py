@@ -20,7 +20,7 @@ from pathlib import Path
 from firmware import config
 
 from tools.console import CONFIG, ROOT, Failed, add_board, add_config, say
-from tools.programs import find_micropython
+from tools.programs import NoMicroPython, find_micropython
 from tools.targets import Target, find
 
 LIB = ROOT / "lib"
@@ -304,11 +304,16 @@ def run(args) -> int:
     total = sum(file["size"] for file in files.values())
     blocks = sum(-(-file["size"] // BLOCK) for file in files.values())
     say(f"{f'{len(files)} files':32}{total:8,}  {blocks * BLOCK // 1024} KiB in blocks of 4")
+    say(f"\n{show(tree)} is made")
+    try:
+        loaded = heap(target, tree, sensors(path))
+    except NoMicroPython as error:
+        say(f"what it takes of the heap is not told: {error}")
+        return 0
     say(f"\n{'heap, of the code once imported':32}   bytes  on a board, about")
-    loaded = heap(target, tree, sensors(path))
     for group, taken in [*loaded.items(), ("together", sum(loaded.values()))]:
         name = group.replace(",", ", ")
         board = taken * WORDS / 1024
         say(f"{name:32}{taken:8,}{board:8.1f} KiB  {NOTES.get(group, '')}".rstrip())
-    say(f"\n{show(tree)} is made; bytes of heap are this desk's, with words of 64 bits")
+    say("bytes of heap are this desk's, with words of 64 bits")
     return 0

@@ -12,14 +12,11 @@ and certificates from beside it.
 import errno
 import json
 import re
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-from firmware.config import ConfigError
-
 from tools import cable
-from tools.build import MPY, beside, build, check
+from tools.build import BLOCK, MPY, beside, build, check
 from tools.cable import Cable, Refused
 from tools.console import (
     CONFIG,
@@ -31,9 +28,9 @@ from tools.console import (
     progress,
     say,
 )
+from tools.files import private
 from tools.targets import Target, find
 
-BLOCK = 4096  # bytes of flash
 SPARE = 2  # blocks that the file system itself needs
 # A change of the configuration that is on trial on the board ends with a new one.
 TRIAL = ("config.new", *(f"config.old{n}" for n in range(4)))
@@ -161,6 +158,11 @@ def arguments(parser) -> None:
 
 def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
     """Returns what was sent."""
+    if cable.mpy != MPY:
+        raise Failed(
+            f"the MicroPython at {cable.port} does not read .mpy files of version {MPY}: `flash` "
+            f"brings {target.micropython}"
+        )
     own = None if path else cable.read("config.json")
     extra = {}
     if own is None:
@@ -168,16 +170,14 @@ def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
         extra = beside(path)
         tree = build(target, path)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_bytes(own)
-            try:
-                tree = build(target, Path(folder) / "config.json")
-            except (Failed, ConfigError) as error:
-                told = str(error).replace(f"{folder}/", "")
-                raise Failed(
-                    f"the board's own {told}\nProvision it, or give another with --config",
-                    getattr(error, "code", CONFIG),
-                ) from None
+        try:
+            with private({"config.json": own}) as folder:
+                tree = build(target, folder / "config.json")
+        except Failed as error:
+            if error.code != CONFIG:
+                raise
+            text = f"the board's own {error}\nProvision it, or give another with --config"
+            raise Failed(text, CONFIG) from None
     files = {
         file.relative_to(tree).as_posix(): file.read_bytes()
         for file in sorted(tree.rglob("*"))
@@ -189,20 +189,20 @@ def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
     return send(cable, files | extra, tuple(remove))
 
 
+def told(sent: dict[str, bytes]) -> str:
+    if not sent:
+        return "nothing to send: all is there"
+    plural = "" if len(sent) == 1 else "s"
+    return f"{len(sent)} file{plural} sent, {sum(map(len, sent.values())):,} bytes"
+
+
 def run(args) -> int:
     target = find(args.board)
     if args.config:
         check(args.config, target)
-    port = cable.find(args.port, target)
-    with Cable(port) as board:
+    with Cable(cable.find(args.port, target)) as board:
         board.check(target)
-        if board.mpy != MPY:
-            raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
-        sent = deploy(board, target, args.config)
-        size = sum(map(len, sent.values()))
-        plural = "" if len(sent) == 1 else "s"
-        told = f"{len(sent)} file{plural} sent, {size:,} bytes"
-        say(told if sent else "nothing to send: all is there")
+        say(told(deploy(board, target, args.config)))
         say(f"{board.machine}, MicroPython {board.version}, starts:")
         start(board)
     return 0

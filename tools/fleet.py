@@ -602,4 +602,4 @@ def deploy(device: Device, folder: Path) -> str:
         board.check(device.target)
         sent = deploy.deploy(board, device.target, folder / "config.json")
         board.reset()
-    return f"{len(sent)} files sent" if sent else "nothing to send"
+    return deploy.told(sent)

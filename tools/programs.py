@@ -15,6 +15,10 @@ from tools.console import BROKER, Failed
 PATIENCE = 5  # seconds for anything on this machine to start, answer or end
 
 
+class NoMicroPython(Failed):
+    """There is none on this machine: its wheel is for a few platforms only."""
+
+
 def find_micropython(name: str | None) -> str:
     """The one named, here or by MICROPYTHON; else the one beside this Python, or on PATH."""
     beside = Path(sys.executable).with_name("micropython")
@@ -25,7 +29,9 @@ def find_micropython(name: str | None) -> str:
     )
     path = shutil.which(name)
     if path is None:
-        raise Failed(f"no MicroPython at {name}: name yours with --micropython PATH")
+        raise NoMicroPython(
+            f"no MicroPython at {name}: name yours with --micropython PATH, or MICROPYTHON=PATH"
+        )
     return os.path.abspath(path)
 
 

@@ -34,7 +34,6 @@ from pathlib import Path
 from firmware import config
 
 from tools import broker, cable, deploy
-from tools.build import MPY
 from tools.cable import Cable
 from tools.console import (
     BROKER,
@@ -379,8 +378,6 @@ def run(args) -> int:
     port = cable.find(args.port, target)
     with Cable(port) as board, ExitStack() as on_exit:
         board.check(target)
-        if board.mpy != MPY:
-            raise Failed(f"the MicroPython at {port} does not read .mpy files of version {MPY}")
         draft, asks = prepare(args, target, collect(board.read), "on the board")
         settings, heard = draft.load(), None
         if not args.no_wait:
@@ -388,9 +385,7 @@ def run(args) -> int:
             on_exit.callback(heard.close)
         with draft.folder() as folder:
             sent = deploy.deploy(board, target, folder / "config.json")
-        size = sum(map(len, sent.values()))
-        told = f"{len(sent)} file{'' if len(sent) == 1 else 's'} sent, {size:,} bytes"
-        say(told if sent else "nothing to send: all is there")
+        say(deploy.told(sent))
         if heard:
             say(f"{settings['device']} starts:")
             heard.new()  # what its old program has said
