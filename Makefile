@@ -24,8 +24,8 @@ RUN := $(VENV)/bin/python -m
 
 # What names a board, where it is connected, and its configuration.
 BOARD_ := $(if $(BOARD),--board $(BOARD))
-PORT_ := $(if $(PORT),--port $(PORT))
-CONFIG_ := $(if $(CONFIG),--config $(CONFIG))
+PORT_ := $(if $(PORT),--port "$(PORT)")
+CONFIG_ := $(if $(CONFIG),--config "$(CONFIG)")
 SECONDS_ := $(if $(SECONDS),--seconds $(SECONDS))
 BROKER_ := $(if $(BROKER),--broker $(BROKER))
 
@@ -37,13 +37,14 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: $(READY) ## the firmware on this desk, or from here on a board [BOARD=esp32] [SECONDS=10] [BROKER=host:port]
-	@$(RUN) tools run $(BOARD_) $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) --micropython $(MICROPYTHON)
+	@$(RUN) tools run $(BOARD_) $(PORT_) $(CONFIG_) $(SECONDS_) $(BROKER_) \
+		--micropython $(MICROPYTHON) $(ARGS)
 
 build: $(READY) ## a board's device tree, as .mpy BOARD=esp32 [CONFIG=file]
 	@$(RUN) tools build $(BOARD_) $(CONFIG_) $(ARGS)
 
 image: $(READY) ## one file that takes a bare board to a node BOARD=esp32 [CONFIG=file] [FIRMWARE=file]
-	@$(RUN) tools image $(BOARD_) $(CONFIG_) $(if $(FIRMWARE),--firmware $(FIRMWARE)) $(ARGS)
+	@$(RUN) tools image $(BOARD_) $(CONFIG_) $(if $(FIRMWARE),--firmware "$(FIRMWARE)") $(ARGS)
 
 flash: $(READY) ## write an image to a board, and wait for it BOARD=esp32 [PORT=...] [CONFIG=file]
 	@$(RUN) tools flash $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
@@ -61,7 +62,7 @@ doctor: $(READY) ## what is wrong with a board, its configuration or its broker 
 	@$(RUN) tools doctor $(BOARD_) $(PORT_) $(CONFIG_) $(ARGS)
 
 fleet: $(READY) ## configurations and images of many devices FILE=fleet.csv
-	@$(RUN) tools fleet $(FILE) $(ARGS)
+	@$(RUN) tools fleet "$(FILE)" $(ARGS)
 
 desk: $(READY) ## a board on this desk, for deploy, provision, run, doctor with BOARD=unix PORT=socket://...
 	@$(RUN) tools desk --micropython $(MICROPYTHON) $(ARGS)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from firmware.config import ConfigError
 
+from tools import targets
 from tools.console import CONFIG, FAILED, USAGE, Failed
 
 COMMANDS = (
@@ -48,7 +49,12 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return USAGE
-    module = importlib.import_module(f"tools.{name}")
+    try:
+        module = importlib.import_module(f"tools.{name}")
+    except ModuleNotFoundError as error:
+        again = f"`make {name}`, or .venv/bin/python -m tools {name}"
+        print(f"{name}: this Python has no {error.name}. Use {again}", file=sys.stderr)
+        return USAGE
     parser = argparse.ArgumentParser(
         prog=f"python -m tools {name}",
         description=inspect.getdoc(module),
@@ -57,6 +63,8 @@ def main(argv: list[str]) -> int:
     module.arguments(parser)
     args = parser.parse_args(argv[1:])
     try:
+        if getattr(args, "board", "") is None:
+            raise Failed(f"name the board with --board: {', '.join(targets.names())}", USAGE)
         return module.run(args)
     except ConfigError as error:
         code, text = CONFIG, str(error)

@@ -86,7 +86,8 @@ def _connect(address, context, settings, filters, on_message, on_change) -> mqtt
     def on_connect(_client, _userdata, _flags, reason, _properties):
         if reason.is_failure:
             who = f"user {settings['user']!r}" if settings["user"] else "one without a user name"
-            report(f"refuses {who}: {reason}. Are user and password right?")
+            look = "Are user and password right?" if settings["user"] else "Name one, with --user"
+            report(f"refuses {who}: {reason}. {look}")
         else:
             client.subscribe([(name, 1) for name in filters])
 

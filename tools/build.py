@@ -218,6 +218,9 @@ def beside(path: Path) -> dict[str, bytes]:
 
 def check(path: Path, target: Target) -> None:
     """The firmware's own check; raises ConfigError. Without secrets.json no secret is missed."""
+    if not path.is_file():
+        example = show(target.folder / "config.json")
+        raise Failed(f"{path}: no such file; an example is {example}", CONFIG)
     try:
         config.load(str(path), None, target.name)
     except config.ConfigError as error:

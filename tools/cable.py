@@ -5,6 +5,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import socket
 import struct
 import time
@@ -17,7 +18,7 @@ from mpremote.transport_serial import SerialTransport
 from serial.tools import list_ports
 
 from tools import targets
-from tools.console import CABLE, Failed
+from tools.console import CABLE, TOOLS, Failed
 from tools.targets import Target
 
 # Bytes written at once: what a board compiles for that must find room in its heap.
@@ -128,7 +129,7 @@ def find(port: str | None, target: Target | None = None) -> str:
         return port
     if target and target.port == "linux":
         raise Failed(
-            "the desk board has no port of its own: start one with `python -m tools desk` and "
+            f"the desk board has no port of its own: start one with `{TOOLS} desk` and "
             "name it with --port socket://127.0.0.1:PORT",
             CABLE,
         )
@@ -138,8 +139,8 @@ def find(port: str | None, target: Target | None = None) -> str:
         return fitting[0].device
     if not found:
         raise Failed(
-            "no board is connected: is the cable one that carries data, and has the board "
-            "MicroPython (`flash`)? A board elsewhere is named with --port",
+            "no board is connected: does the cable carry data, and is the driver of its USB chip "
+            "there (CP210x, CH340)? A board elsewhere is named with --port",
             CABLE,
         )
     lines = [
@@ -158,6 +159,8 @@ def explain(port: str) -> str:
     except OSError as error:
         if "://" in port:
             return f"nothing answers at {port}: is the board's program running, with this port?"
+        if error.errno == errno.ENOENT and re.fullmatch(r"[\w.]+:\d+", port):
+            return f"there is no port {port}: did you mean socket://{port}?"
         if error.errno == errno.ENOENT:
             there = ", ".join(one.device for one in ports()) or "none on USB"
             return f"there is no port {port}: is the board connected? Ports: {there}"

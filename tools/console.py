@@ -2,11 +2,15 @@
 
 import argparse
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# How a command is called from here, for hints that can be typed as they stand.
+PYTHON = "python" if shutil.which("python") == sys.executable else sys.executable
+TOOLS = f"{PYTHON.removeprefix(os.getcwd() + os.sep)} -m tools"
 COLOUR = {"dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 # Exit codes. 130 is Ctrl-C.
@@ -71,8 +75,8 @@ def add_board(parser: argparse.ArgumentParser, default: str | None = None) -> No
         "--board",
         metavar="NAME",
         default=default,
-        required=default is None,
-        help="a folder of boards/: esp32, rp2040, unix",
+        help="a folder of boards/: esp32, rp2040, unix"
+        + (f" (default: {default})" * bool(default)),
     )
 
 

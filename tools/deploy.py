@@ -139,15 +139,18 @@ def old_files(cable: Cable) -> list[str]:
         return []
 
 
-def start(cable: Cable, lines: int = 3, seconds: float = 1.5) -> None:
-    """Reset the board and show its first lines."""
+def start(cable: Cable, lines: int = 3, seconds: float = 1.5) -> str:
+    """Reset the board and show its first lines. Returns what is wrong with its configuration."""
     cable.reset()
     for line in cable.lines(seconds):
         if line.strip():
             say(f"  {line}")
             lines -= 1
-            if not lines:
-                return
+        if line.startswith("ConfigError: "):
+            return line[13:]
+        if not lines:
+            break
+    return ""
 
 
 def arguments(parser) -> None:
@@ -166,8 +169,10 @@ def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
     own = None if path else cable.read("config.json")
     extra = {}
     if own is None:
+        extra = beside(path or target.folder / "config.json")
+        if path and "secrets.json" not in extra:
+            check_with(cable.read("secrets.json"), path, target)
         path = path or target.folder / "config.json"
-        extra = beside(path)
         tree = build(target, path)
     else:
         try:
@@ -189,6 +194,13 @@ def deploy(cable: Cable, target: Target, path: Path | None) -> dict[str, bytes]:
     return send(cable, files | extra, tuple(remove))
 
 
+def check_with(secrets: bytes | None, path: Path, target: Target) -> None:
+    """The firmware's own check of a configuration that comes to a board which has its secrets."""
+    files = beside(path) | {path.name: path.read_bytes(), "secrets.json": secrets or b"{}"}
+    with private(files) as folder:
+        check(folder / path.name, target)
+
+
 def told(sent: dict[str, bytes]) -> str:
     if not sent:
         return "nothing to send: all is there"
@@ -204,5 +216,9 @@ def run(args) -> int:
         board.check(target)
         say(told(deploy(board, target, args.config)))
         say(f"{board.machine}, MicroPython {board.version}, starts:")
-        start(board)
+        if start(board):
+            raise Failed(
+                "the program is there, its configuration is not whole: `provision` asks for it",
+                CONFIG,
+            )
     return 0

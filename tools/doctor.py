@@ -28,6 +28,7 @@ from tools.console import (
     CONFIG,
     DONE,
     FAILED,
+    TOOLS,
     Failed,
     add_board,
     add_config,
@@ -128,11 +129,18 @@ class Finding:
 class Doctor:
     """Keeps what was found, and shows it at once unless it is to be JSON."""
 
-    def __init__(self, target: Target, quiet: bool):
+    def __init__(self, target: Target, port: str | None, quiet: bool):
         self.target = target
+        self.port = port  # as it was given
         self.quiet = quiet
         self.manifest: dict = {}  # the board's; {} if it has none
         self.findings: list[Finding] = []
+
+    def call(self, command: str) -> str:
+        """Another command for the same board, to be typed."""
+        return f"{TOOLS} {command} --board {self.target.name}" + (
+            f" --port {self.port}" if self.port else ""
+        )
 
     def tell(self, finding: Finding) -> None:
         self.findings.append(finding)
@@ -231,7 +239,7 @@ class Doctor:
     def program(self, board: Cable) -> None:
         found = self.manifest
         files = found.get("files", {})
-        remedy = f"python -m tools deploy --board {self.target.name}"
+        remedy = self.call("deploy")
         if not files:
             self.fail("program", "there is none, or its manifest.json is damaged", remedy)
             return
@@ -258,7 +266,7 @@ class Doctor:
         new = [name for name in deploy.cable_new(board) if name not in deploy.TRIAL]
         if new:
             what = f"one was cut short: {len(new)} new files wait; the old program is whole"
-            self.warn("update", what, f"python -m tools deploy --board {self.target.name}")
+            self.warn("update", what, self.call("deploy"))
         trial = [name for name, hash in board.hashes(list(deploy.TRIAL)).items() if hash]
         if trial:
             what = f"a change of the configuration is on trial ({', '.join(trial)})"
@@ -360,7 +368,7 @@ class Doctor:
         kinds = {sensor["type"] for sensor in settings["sensors"]}
         there = board.hashes([f"lib/sensors/{kind}.mpy" for kind in sorted(kinds)])
         if self.manifest and (gone := [name for name, hash in there.items() if not hash]):
-            remedy = f"python -m tools deploy --board {self.target.name}"
+            remedy = self.call("deploy")
             self.fail("drivers", f"not on the board: {', '.join(gone)}", remedy)
 
     def broker(self, draft: Draft, settings: dict, now: float | None) -> None:
@@ -536,7 +544,7 @@ def examine(doctor: Doctor, args) -> None:
         own = collect(board.read)
         draft = settings = None
         if "config.json" not in own:
-            remedy = f"python -m tools provision --board {doctor.target.name}"
+            remedy = doctor.call("provision")
             doctor.fail("config", "there is none on the board", remedy, CONFIG)
         else:
             draft = Draft(own, doctor.target.name, "on the board")
@@ -555,7 +563,7 @@ def examine(doctor: Doctor, args) -> None:
 
 
 def run(args) -> int:
-    doctor = Doctor(find(args.board), args.json)
+    doctor = Doctor(find(args.board), args.port, args.json)
     try:
         examine(doctor, args)
     except Failed as error:

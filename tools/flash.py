@@ -30,7 +30,7 @@ from mpremote.transport import TransportError
 
 from tools import cable, targets
 from tools.cable import Cable
-from tools.console import CABLE, USAGE, Failed, add_board, add_port, progress, say
+from tools.console import CABLE, TOOLS, USAGE, Failed, add_board, add_port, progress, say
 from tools.deploy import start
 from tools.image import IMAGES, SUFFIX
 from tools.targets import Target
@@ -95,7 +95,8 @@ def run(args) -> int:
         raise Failed(
             "written and verified, but the broker heard nothing of "
             f"{settings['prefix']}/{settings['device']} in {args.wait:g} s: is this the "
-            "configuration in the image? What the board says: `python -m tools doctor`"
+            "configuration in the image? What the board says: "
+            f"`{TOOLS} doctor --board {target.name}`"
         )
     if found["sensor"]:
         shown = "  ".join(f"{value} {unit}".strip() for value, unit in found["values"].values())
@@ -111,7 +112,7 @@ def newest(target: Target, config: Path | None = None, device: str = "*") -> Pat
     pattern = f"{target.name}-*-{device}.{SUFFIX[target.port]}"
     images = [*IMAGES.glob(pattern), *(config.parent.glob(pattern) if config else ())]
     found = max(images, key=lambda path: path.stat().st_mtime, default=None)
-    again = f"`python -m tools image --board {target.name}`"
+    again = f"`{TOOLS} image --board {target.name}`"
     if config:
         again = f"{again[:-1]} --config {config}`"
     if found is None:
@@ -120,7 +121,17 @@ def newest(target: Target, config: Path | None = None, device: str = "*") -> Pat
         for path in (config, config.with_name("secrets.json")):
             if path.exists() and path.stat().st_mtime > found.stat().st_mtime:
                 raise Failed(f"{path} is newer than {found.name}: make that again with {again}")
+            if path.exists() and not holds(found, path):
+                raise Failed(f"{found.name} is not made from {path}: make that again with {again}")
     return found
+
+
+def holds(image: Path, file: Path) -> bool:
+    """Whether a file is in an image. Its first block stands there in one piece."""
+    data = image.read_bytes()
+    if data[:4] == b"UF2\n":
+        data = b"".join(data[start + 32 : start + 288] for start in range(0, len(data), 512))
+    return file.read_bytes()[:4000] in data
 
 
 def write(args, target: Target, path: Path) -> tuple[Target, str | None, set[str]]:
@@ -163,7 +174,7 @@ def read_esp32(target: Target, path: Path, data: bytes):
     else:
         if data[:4] == b"UF2\n":
             raise Failed(f"{path} is for another board: a UF2 file, and {target.name} takes .bin")
-        raise Failed(f"{path} is no image: `python -m tools image` makes one")
+        raise Failed(f"{path} is no image: `{TOOLS} image` makes one")
     number = struct.unpack("<H", data[begin + 12 : begin + 14].ljust(2, b"\xff"))[0]
     chips = {build.chip for build in target.builds.values()}
     chip = next((name for name in chips if CHIP_DEFS[name].IMAGE_CHIP_ID == number), None)
@@ -365,7 +376,7 @@ def read_rp2(target: Target, path: Path, data: bytes, keep_files: bool) -> tuple
     if len(data) < uf2.SIZE or uf2.HEADER.unpack_from(data)[:2] != uf2.MAGIC:
         if data[:1] == b"\xe9" or data[:4] == b"\xff" * 4:
             raise Failed(f"{path} is for another board: an ESP32's, and {target.name} takes .uf2")
-        raise Failed(f"{path} is no image: `python -m tools image` makes one")
+        raise Failed(f"{path} is no image: `{TOOLS} image` makes one")
     chips = {build.chip for build in target.builds.values()}
     family = uf2.HEADER.unpack_from(data, len(data) // uf2.SIZE * uf2.SIZE - uf2.SIZE)[-1]
     chip = next((name for name in chips if uf2.FAMILIES[name] == family), None)
@@ -577,6 +588,6 @@ def wait_on_serial(target: Target, port: str | None, before: set[str], seconds: 
         time.sleep(POLL)
     raise Failed(
         f"written and verified, but nothing is heard of the board in {seconds:g} s: press its "
-        f"reset button, then `python -m tools doctor`. The last attempt: {why}",
+        f"reset button, then `{TOOLS} doctor`. The last attempt: {why}",
         CABLE,
     )

@@ -39,6 +39,7 @@ from tools.console import (
     BROKER,
     DONE,
     FAILED,
+    TOOLS,
     USAGE,
     Failed,
     add_board,
@@ -326,9 +327,9 @@ def trouble(settings, seconds, lines, wrong, online, cut) -> Failed:
 def next_command(args, draft: Draft, settings: dict) -> str:
     """The monitor's, with what it needs to know."""
     if args.config:
-        return f"python -m tools monitor --config {shlex.quote(str(args.config))}"
+        return f"{TOOLS} monitor --config {shlex.quote(str(args.config))}"
     host, port = settings["broker"]
-    call = f"python -m tools monitor --broker {host}:{port} --prefix {settings['prefix']}"
+    call = f"{TOOLS} monitor --broker {host}:{port} --prefix {settings['prefix']}"
     call += f" --device {settings['device']}"
     if settings["user"]:
         call += f" --user {shlex.quote(settings['user'])}"
@@ -371,9 +372,18 @@ def run(args) -> int:
     target = find(args.board)
     if args.out:
         draft, _ = prepare(args, target, collect(reader(args.out)), f"in {args.out}")
+        if not args.no_wait:
+            try:
+                Heard(draft.load()).close()
+            except Failed as error:
+                if error.code != BROKER:
+                    raise
+                say(paint(f"warning: {error}", "yellow"))
         files = draft.contents()
         save_all(args.out, files)
         say(f"{args.out}: {', '.join(files)}; secrets are for your eyes only (mode 600)")
+        path = shlex.quote(str(args.out / "config.json"))
+        say(f"next     {TOOLS} image --board {target.name} --config {path}")
         return DONE
     port = cable.find(args.port, target)
     with Cable(port) as board, ExitStack() as on_exit:

@@ -13,6 +13,7 @@ leaves the board awake, and then it is started again.
 
 import codecs
 import errno
+import os
 import re
 import shutil
 import signal
@@ -33,6 +34,7 @@ from tools.console import (
     DONE,
     FOREVER,
     ROOT,
+    USAGE,
     Failed,
     add_board,
     add_config,
@@ -491,5 +493,9 @@ def arguments(parser) -> None:
 def run(args) -> int:
     target = find(args.board)
     if target.port == "linux" and not args.port:
+        if args.config:
+            os.environ["UMQTT_CONFIG"] = str(args.config.resolve())
         return demo(args)
+    if args.broker:
+        raise Failed("--broker is for the desk; a board has it in its configuration", USAGE)
     return on_board(args, target)

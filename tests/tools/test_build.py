@@ -203,7 +203,7 @@ def sensor(**keys):
 
 WRONG = [
     (lambda folder: None, "no board 'esp23'; there are esp32, rp2040, unix", USAGE),
-    (lambda folder: folder / "none.json", "none.json: cannot be read; every board has", CONFIG),
+    (lambda folder: folder / "none.json", "none.json: no such file; an example is", CONFIG),
     (lambda folder: folder / "package.json", "package.json: ", CONFIG),
     (sensor(type="bme208"), 'sensors[0].type: expected one of "adc", ', CONFIG),
     (sensor(type="adc", pin=99), "sensors[0].pin: expected ", CONFIG),

@@ -283,3 +283,19 @@ def test_the_boards_own_configuration_is_wrong(tools, board, files, own, told):
     assert done.returncode == 4
     assert told in done.stdout and "--config" in done.stdout
     assert files(board) == {"config.json": own}
+
+
+def test_a_configuration_that_the_boards_secrets_do_not_serve(tools, board, files, tmp_path):
+    """It is refused; a bare board, which has none, is told."""
+    call = ("deploy", "--board", "unix", "--port", board.port)
+    own = {"broker": "127.0.0.1", "networks": [{"ssid": "home"}], "sensors": []}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(own))
+    for there in ({}, {"secrets.json": b'{"networks": {"other": "12345678"}}'}):
+        send(board, there)
+        done = tools(*call, "--config", path)
+        assert done.returncode == 4 and "networks[0].ssid: no password" in done.stdout
+        assert files(board) == there
+    send(board, {"config.json": path.read_bytes()})
+    done = tools(*call)
+    assert done.returncode == 4 and "`provision` asks for it" in done.stdout, done.stdout

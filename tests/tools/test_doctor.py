@@ -15,7 +15,7 @@ from boards import OURS, WIFI, WORD, Protected, clean
 from processes import PATIENCE, until
 from runtimes import ROOT
 from secure import Authority
-from tools.console import BROKER, CABLE, CONFIG, FAILED
+from tools.console import BROKER, CABLE, CONFIG, FAILED, TOOLS
 from tools.doctor import Doctor
 from tools.targets import find
 
@@ -126,7 +126,7 @@ def test_what_is_wrong_on_the_board(start, program):
             "program",
             "FAIL",
             "3 of 35 files are missing or damaged: lib/app.mpy, lib/link.mpy, main.py|"
-            "python -m tools deploy --board unix",
+            f"{TOOLS} deploy --board unix --port {board.port}",
         ),
         (
             "update",
@@ -138,7 +138,7 @@ def test_what_is_wrong_on_the_board(start, program):
             "update",
             "warn",
             "one was cut short: 1 new files wait; the old program is whole|"
-            "python -m tools deploy --board unix",
+            f"{TOOLS} deploy --board unix --port {board.port}",
         ),
         (
             "crash",
@@ -332,7 +332,7 @@ class Board:
     ],
 )
 def test_what_the_desk_cannot_be(check, answers, level, text):
-    told = Doctor(find("esp32"), quiet=True)
+    told = Doctor(find("esp32"), None, quiet=True)
     getattr(told, check)(Board(answers))
     (finding,) = told.findings
     assert finding.level == level and text in finding.text
@@ -340,7 +340,7 @@ def test_what_the_desk_cannot_be(check, answers, level, text):
 
 
 def test_tls_on_a_small_board_whose_clock_is_not_set():
-    told = Doctor(find("esp32"), quiet=True)
+    told = Doctor(find("esp32"), None, quiet=True)
     board = Board(
         {"gmtime": (12, 2000), "mem_free": (30000, 90000, 9000)}, config=b'{"tls": true}'
     )

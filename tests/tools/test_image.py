@@ -444,7 +444,7 @@ def test_refuses_a_tree_that_is_not_whole(desk, capsys, monkeypatch, wrong):
 
     monkeypatch.setattr(tools.build, "build", build)
     assert desk.run("esp32", esp32()) == FAILED
-    refused(desk, capsys, r"run `python -m tools build --board esp32`")
+    refused(desk, capsys, r"python -m tools build --board esp32`")
 
 
 def test_keeps_the_old_image(desk, capsys, monkeypatch):

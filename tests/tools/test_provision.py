@@ -20,7 +20,7 @@ from processes import PATIENCE
 from runtimes import ROOT
 from secure import Authority
 from tools import desk
-from tools.console import BROKER, CABLE, CONFIG, FAILED, USAGE
+from tools.console import BROKER, CABLE, CONFIG, FAILED, TOOLS, USAGE
 from tools.provision import fresh
 from tools.targets import find
 
@@ -191,7 +191,7 @@ def test_asked_on_a_terminal(start, broker, quiet, typed, tmp_path, program, fil
     line.expect("kitchen starts:")
     assert line.finish() == 0
     assert re.search(r"status +online", line.output) and "temperature" in line.output
-    assert "topics   home/kitchen/#\nnext     python -m tools monitor --broker" in line.output
+    assert f"topics   home/kitchen/#\nnext     {TOOLS} monitor --broker" in line.output
     assert not any(word in line.output for word in (*SECRETS, "short"))
     there = files(board)
     config = json.loads(program["config.json"])
@@ -342,7 +342,7 @@ def test_from_a_file_with_another_sensor(start, broker, quiet, tmp_path, files):
     board = start({})
     code, said = provision(board, "--config", path)
     assert code == 0 and re.search(r"warmth +temperature \d+", said), said
-    assert f"next     python -m tools monitor --config {path}" in said
+    assert f"next     {TOOLS} monitor --config {path}" in said
     there = files(board)
     assert there["config.json"] == path.read_bytes() and there["ours.pem"] == OURS.pem
     assert provision(board, "--config", path, "--no-wait")[1].startswith("nothing to send")

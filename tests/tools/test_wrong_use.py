@@ -46,7 +46,7 @@ CONFIGURATIONS = {
 TABLE = {
     "unknown command": ("depoly", USAGE, "no command 'depoly'; there are build, "),
     "unknown board": ("build --board esp", USAGE, "no board 'esp'; there are esp32, "),
-    "board not named": ("deploy --port {desk}", USAGE, "required: --board"),
+    "board not named": ("deploy --port {desk}", USAGE, "name the board with --board: esp32, "),
     "no board": ("deploy --board rp2040", CABLE, "no board is connected"),
     "two boards": ("deploy --board esp32", CABLE, "several boards are connected"),
     "two boards, run": ("run --board esp32", CABLE, "several boards are connected"),
@@ -63,7 +63,11 @@ TABLE = {
         FAILED,
         "not esp32",
     ),
-    "no configuration": (f"deploy {DESK} --config nowhere.json", CONFIG, "cannot be read"),
+    "no configuration": (
+        f"deploy {DESK} --config nowhere.json",
+        CONFIG,
+        "no such file; an example is boards/unix",
+    ),
     "a configuration cut short": (f"deploy {DESK} --config {{cut}}", CONFIG, "line 1: expected"),
     "an unknown key": (f"deploy {DESK} --config {{typo}}", CONFIG, 'did you mean "interval"'),
     "an unknown sensor": (f"deploy {DESK} --config {{type}}", CONFIG, '"bme380"'),

@@ -15,7 +15,7 @@ import threading
 import tty
 from pathlib import Path
 
-from tools.console import ROOT, say
+from tools.console import ROOT, TOOLS, say
 from tools.programs import end_process, find_micropython
 
 BOOT = Path(__file__).with_name("boot.py")
@@ -174,7 +174,7 @@ def run(args) -> int:
     args.flash.parent.mkdir(parents=True, exist_ok=True)
     with Board(args.flash, args.tcp, args.micropython, args.blocks) as board:
         say(f"port     {board.port}")
-        say(f"try      python -m tools deploy --board unix --port {board.port}")
+        say(f"try      {TOOLS} deploy --board unix --port {board.port}")
         say("end      Ctrl-C")
         threading.Event().wait()
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from firmware import config
 
 from tools import targets
-from tools.console import CONFIG, ROOT, USAGE, Failed, add_board, add_config, say
+from tools.console import CONFIG, ROOT, TOOLS, USAGE, Failed, add_board, add_config, say
 from tools.files import save
 from tools.image import filesystem, firmware
 from tools.image.filesystem import BLOCK
@@ -79,7 +79,7 @@ def run(args) -> int:
         say(f"no secrets.json beside {path}: the image has no passwords; `provision` brings them")
     device = config.parse(path.read_bytes()).get("device", "desk")
     out = args.out or IMAGES / f"{target.name}-{name}-{device}.{SUFFIX[target.port]}"
-    image(
+    made = image(
         target,
         name,
         build(target, path),
@@ -90,6 +90,9 @@ def run(args) -> int:
         flash_size=args.flash_size,
         place=place,
     )
+    which = f"--config {args.config}" if args.config and not args.out else f"--image {made}"
+    say(f"flash it  {TOOLS} flash --board {target.name} {which}")
+    say(f"      or  {how(target.build(name).chip, made)}")
     return 0
 
 
@@ -125,14 +128,12 @@ def image(
     for line in lines:
         say(line)
     say(f"image     {out}, {len(made):,} bytes" + (", with its secrets" if extra else ""))
-    say(f"flash it  python -m tools flash --board {target.name} --image {out}")
-    say(f"      or  {how(build.chip, out)}")
     return out
 
 
 def tree_files(target: targets.Target, tree: Path) -> dict[str, bytes]:
     """The device tree; Failed if it is not one for this board, or not as its manifest says."""
-    again = f"run `python -m tools build --board {target.name}`"
+    again = f"run `{TOOLS} build --board {target.name}`"
     try:
         manifest = json.loads((tree / "manifest.json").read_bytes())
         listed, board = manifest["files"], manifest["board"]
@@ -211,7 +212,8 @@ def rp2_image(
         raise Failed(f"{name} is for {build.chip.upper()}, but it is {found.program}")
     if found.board and found.board != build.board:
         raise Failed(
-            f"{name} is for the board {found.board}, not for {build.board} ({build.name})"
+            f"{name} is for the board {found.board}, not for {build.board} ({build.name}): "
+            "--build names another"
         )
     if version := re.match(r"v(\d+)\.(\d+)\.(\d+)", found.version):
         too_old(name, tuple(map(int, version.groups())))

@@ -109,7 +109,8 @@ def read(data: bytes, chip: str, name: str) -> Firmware:
         )
     other = struct.unpack_from("<H", data, 12)[0]
     if other != rom.IMAGE_CHIP_ID:
-        raise Failed(f"{name} is for {CHIPS.get(other, f'chip {other}')}, not for {rom.CHIP_NAME}")
+        chip = CHIPS.get(other, f"chip {other}")
+        raise Failed(f"{name} is for {chip}, not for {rom.CHIP_NAME}: --build names another")
     try:
         partitions = read_table(data[TABLE - base : TABLE - base + TABLE_SIZE])
     except ValueError as error:

@@ -79,7 +79,7 @@ def read(data: bytes, chip: str, name: str) -> tuple[bytes, dict[int, bytes]]:
         place = f"{name}: block {number} of {len(blocks)}"
         if not block.flags & FAMILY_GIVEN or block.family != FAMILIES[chip]:
             other = NAMES.get(block.family, f"family {block.family:#x}")
-            raise Failed(f"{name} is for {other}, not for {chip.upper()}")
+            raise Failed(f"{name} is for {other}, not for {chip.upper()}: --build names another")
         if block.flags & ~EXTENDED != FAMILY_GIVEN or block.size != PAGE:
             raise Failed(f"{place} is no page of {PAGE} bytes for the flash")
         if (block.number, block.total) != (number, len(blocks)):

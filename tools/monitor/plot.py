@@ -82,6 +82,7 @@ def draw(points: Points, path: Path) -> int:
             for text, name in zip(legend.get_texts(), names, strict=True):
                 text.set(text=name, parse_math=False)
             axis.set_ylabel(unit or "no unit", parse_math=False)
+            axis.ticklabel_format(axis="y", useOffset=False)
             axis.grid(alpha=0.3)
         locator = AutoDateLocator(tz=UTC)
         axes[-1].xaxis.set_major_locator(locator)
