@@ -13,6 +13,8 @@ if os.sep in os.environ.get("MICROPYTHON", ""):  # for tests that run in other f
     os.environ["MICROPYTHON"] = os.path.abspath(os.environ["MICROPYTHON"])
 # A terminated run ends the brokers that it started, as an interrupted one does.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# In the background of a shell SIGINT is ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # With vfork, a start beside busy threads was seen to fail: EFAULT.
 subprocess._USE_VFORK = False
 
