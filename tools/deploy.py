@@ -139,18 +139,18 @@ def old_files(cable: Cable) -> list[str]:
         return []
 
 
-def start(cable: Cable, lines: int = 3, seconds: float = 1.5) -> str:
-    """Reset the board and show its first lines. Returns what is wrong with its configuration."""
+def start(cable: Cable, lines: int = 3, seconds: float = 1.5) -> bool:
+    """Reset the board and show its first lines. False if its configuration keeps it from work."""
     cable.reset()
     for line in cable.lines(seconds):
         if line.strip():
             say(f"  {line}")
             lines -= 1
         if line.startswith("ConfigError: "):
-            return line[13:]
+            return False
         if not lines:
             break
-    return ""
+    return True
 
 
 def arguments(parser) -> None:
@@ -216,7 +216,7 @@ def run(args) -> int:
         board.check(target)
         say(told(deploy(board, target, args.config)))
         say(f"{board.machine}, MicroPython {board.version}, starts:")
-        if start(board):
+        if not start(board):
             raise Failed(
                 "the program is there, its configuration is not whole: `provision` asks for it",
                 CONFIG,

@@ -10,7 +10,6 @@ import threading
 from hashlib import sha256
 
 import pytest
-from brokers import BROKERS
 from processes import PATIENCE, Log, Peer
 from runtimes import ROOT
 from tools.cable import Cable
@@ -20,13 +19,6 @@ from tools.run import is_back
 
 OWN = "print('rst:0x8 (TG1WDT_SYS_RESET),boot:0x13')\nprint('own program')\nprint('on')\n"
 SECRET = "not for build"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    broker = BROKERS["mosquitto"](tmp_path_factory.mktemp("broker"))
-    yield broker.start()
-    broker.kill()
 
 
 @pytest.fixture(scope="module")
